@@ -1,0 +1,72 @@
+# `make` or `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo demo-services run test chaos attacks properties browser bench check format clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+demo: $(VENV)/installed ## the whole system against a simulated ESI, on a machine that has nothing but Python
+	@$(BIN)/python scripts/demo.py
+
+demo-services: $(VENV)/installed ## the same with the real processes, on DATABASE_URL and RABBITMQ_URL
+	@$(BIN)/python scripts/demo.py --services
+
+run: $(VENV)/installed ## the system on your own EVE application, from .env
+	@$(BIN)/python app.py
+
+test: $(VENV)/installed-dev ## the whole test suite; uses PostgreSQL and RabbitMQ where they are
+	@$(BIN)/python -m pytest
+
+chaos: $(VENV)/installed-dev ## kill and restart everything while 20 pilots sync; CHAOS_SEED=N repeats a run
+	@CHAOS_LONG=1 $(BIN)/python -m pytest -s tests/chaos
+
+attacks: $(VENV)/installed-dev ## attack every door, and feed it bad input
+	@$(BIN)/python -m pytest tests/security
+
+properties: $(VENV)/installed-dev ## let hypothesis look for an order of events that breaks a promise
+	@$(BIN)/python -m pytest tests/properties
+
+browser: $(VENV)/installed-dev ## use the pages as a pilot does, in Chromium
+	@$(BIN)/python -m pytest tests/browser
+
+bench: $(VENV)/installed-bench ## measure the claims; QUICK=1 takes minutes
+	@$(BIN)/python -m benchmarks
+
+check: $(VENV)/installed-dev ## lint, types, and known vulnerabilities of the dependencies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	@scripts/audit.sh $(BIN)
+
+format: $(VENV)/installed-dev ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and the demo's data; never var/killmails.db
+	rm -rf $(VENV) var/demo var/demo.lock
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: this Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) …"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+	@echo "Installing what it needs …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	@echo "Installing what the tests need …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-bench: requirements-bench.txt | $(VENV)/installed-dev
+	@echo "Installing what the benchmarks need …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-bench.txt
+	@touch $@

@@ -1,0 +1,153 @@
+"""Who may be synced: logging in, the state of a login, signing out, unlinking.
+
+The invariants: one character is one user; a character that was sold starts clean, and nothing its former owner saw or
+was signed in to survives; a user is due for a sync (`next_sync_at`) only while eligible. Keeping access tokens fresh is
+left to `tokens.py`, deleting killmails to `ledger.unlink`, the browser's session to `web/auth.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+import ledger
+from database import execute, utcnow
+from esi.errors import SsoError
+from esi.sso import Identity, TokenSet
+from models import User
+from settings import KILLMAIL_SCOPE
+from tokens import (
+    TokenCipher,
+    UndecryptableToken,
+    expiry,
+    first_token_version,
+    has_scope,
+    login_needed,
+    new_session_epoch,
+)
+
+log = logging.getLogger(__name__)
+
+
+class TokenState(StrEnum):
+    """What a pilot has to do about the login, if anything."""
+
+    OK = "OK"  # nothing: killmails are synced
+    NEEDS_LOGIN = "NEEDS_LOGIN"  # log in again: SSO refused the token, or the character was sold
+    MISSING_SCOPE = "MISSING_SCOPE"  # log in again and allow reading killmails
+
+
+class Revoker(Protocol):
+    """What of `esi.sso.SsoClient` unlinking needs."""
+
+    def revoke(self, refresh_token: str) -> None: ...
+
+
+def log_in(identity: Identity, tokens: TokenSet, cipher: TokenCipher, cooldown_minutes: int) -> User:
+    """Store a login: a new user, or new tokens for a known one; the same owner's other sessions stay signed in.
+
+    A login wins over every refresh under way. What is due stays due; a user who becomes eligible is due when the last
+    sync is `cooldown_minutes` old. Call it outside a transaction: a former owner's data goes first, in one of its own,
+    and a crash in between only means to log in again.
+    """
+    while True:
+        known = User.get_or_none(User.character_id == identity.character_id)
+        if known is not None and known.owner_hash != identity.owner_hash:
+            _former_owner_leaves(known)
+            known = None
+        due = _due(identity, tokens, known, cooldown_minutes)
+        user_id = _upsert(identity, tokens, cipher, due)
+        if user_id is not None:
+            return User.get_by_id(user_id)
+        # The owner changed between the two statements, by another login: look again.
+
+
+def eligible(user: User) -> bool:
+    """Has a refresh token that SSO has not refused, and the scope; how old the access token is does not matter."""
+    return login_needed(user) is None
+
+
+def token_state(user: User) -> TokenState:
+    if eligible(user):
+        return TokenState.OK
+    if user.needs_login_reason is None and not has_scope(user):
+        return TokenState.MISSING_SCOPE
+    return TokenState.NEEDS_LOGIN
+
+
+def sign_out_everywhere(user_id: int) -> None:
+    """End every session of the user."""
+    User.update(session_epoch=new_session_epoch()).where(User.id == user_id).execute()
+
+
+def unlink(user_id: int, sso: Revoker, cipher: TokenCipher) -> None:
+    """Forget a user for good: token revoked at the SSO if that can be had, then the account and what only it held.
+
+    An SSO outage or a lost TOKEN_KEYS keeps nobody from leaving. Nothing happens if the user is gone already.
+    """
+    user = User.select(User.id, User.refresh_token).where(User.id == user_id).get_or_none()
+    if user is not None and user.refresh_token is not None:
+        try:
+            sso.revoke(cipher.decrypt(user.refresh_token))
+        except (SsoError, UndecryptableToken) as error:
+            log.warning("user %s: unlinked without revoking the refresh token at the SSO: %s", user_id, error)
+    ledger.unlink(user_id)
+
+
+def _former_owner_leaves(user: User) -> None:
+    log.warning("user %s: the character was sold; removing the former owner's data", user.id)
+    ledger.unlink(user.id)
+
+
+def _due(identity: Identity, tokens: TokenSet, known: User | None, cooldown_minutes: int) -> datetime | None:
+    """When a user is due who was not before; None when not eligible."""
+    if tokens.refresh_token is None or KILLMAIL_SCOPE not in identity.scopes:
+        return None
+    now = utcnow()
+    if known is None or known.last_killmail_sync_at is None:
+        return now
+    cooled_down: datetime = known.last_killmail_sync_at + timedelta(minutes=cooldown_minutes)
+    return max(now, cooled_down)
+
+
+def _upsert(identity: Identity, tokens: TokenSet, cipher: TokenCipher, due: datetime | None) -> int | None:
+    """Write the login in one statement; the user's id, or None when the row belongs to another owner."""
+    cursor = execute(
+        """
+        INSERT INTO users (character_id, character_name, owner_hash, scopes, access_token, refresh_token, expires_at,
+            next_sync_at, session_epoch, token_version, created_at,
+            last_sync_complete, full_requested, consecutive_failures)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, false, false, 0)
+        ON CONFLICT (character_id) DO UPDATE SET
+            character_name = excluded.character_name,
+            scopes = excluded.scopes,
+            access_token = excluded.access_token,
+            refresh_token = excluded.refresh_token,
+            expires_at = excluded.expires_at,
+            token_version = users.token_version + 1,
+            refresh_claimed_until = NULL,
+            needs_login_reason = NULL,
+            consecutive_failures = 0,
+            next_sync_at = CASE WHEN excluded.next_sync_at IS NULL THEN NULL
+                ELSE COALESCE(users.next_sync_at, excluded.next_sync_at) END
+        WHERE users.owner_hash = excluded.owner_hash
+        RETURNING id
+        """,
+        (
+            identity.character_id,
+            identity.name,
+            identity.owner_hash,
+            " ".join(sorted(identity.scopes)),
+            cipher.encrypt(tokens.access_token),
+            None if tokens.refresh_token is None else cipher.encrypt(tokens.refresh_token),
+            expiry(tokens, identity),
+            due,
+            new_session_epoch(),
+            first_token_version(),
+            utcnow(),
+        ),
+    )
+    rows = cursor.fetchall()  # all of them: SQLite ends the statement, and its lock, with the last
+    return int(rows[0][0]) if rows else None

@@ -1,0 +1,14 @@
+"""The actors: a few lines each, calling the ledger and the clients.
+
+The broker comes first, so that whichever actor module is imported first still gets ours; then every actor module, so
+that `dramatiq actors` and `periodiq actors` know them all. Nothing here imports the web.
+"""
+
+import settings  # noqa: F401  # isort: skip - first: it tells a Python that is too old
+from actors import broker as broker_module
+
+broker = broker_module.broker
+
+from actors import dispatching, killmails, names, prices, schedule, syncs, users  # noqa: E402
+
+__all__ = ["broker", "dispatching", "killmails", "names", "prices", "schedule", "syncs", "users"]

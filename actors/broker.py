@@ -1,0 +1,98 @@
+"""The broker: RabbitMQ between processes, or Dramatiq's in-memory broker when one process is everything.
+
+Every process takes its broker from here: a queue declared with other arguments is refused by RabbitMQ. Messages carry
+ids only. What is in a queue is never the only trace of work to be done, so the in-memory broker may forget.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import peewee
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import AgeLimit, Middleware, Retries, ShutdownNotifications, TimeLimit
+from periodiq import PeriodiqMiddleware
+
+import database
+import events
+import logs
+import migrations
+import settings
+from actors.messages import CheckedEncoder, CheckedRabbitmqBroker
+from actors.middleware import Connections, DefaultPriority, EndsWithMaster, FetchClaims, NoSecretsInMessages
+from actors.queues import MAX_PRIORITY
+
+#: A cron message older than this (seconds) is skipped: the next one does the same.
+STALE_CRON_SECONDS = 50
+#: How long RabbitMQ may refuse to read before its connection counts as broken.
+BLOCKED_TIMEOUT_SECONDS = 30
+
+
+def make_broker(config: settings.Settings) -> dramatiq.Broker:
+    """The one broker of this process. A killmail is claimed and its slot awaited before TimeLimit starts to count."""
+    middleware: list[Middleware] = [
+        AgeLimit(),
+        Connections(),
+        FetchClaims(),
+        TimeLimit(),
+        ShutdownNotifications(),
+        # The ledger retries; an actor that should be tried again by Dramatiq says so itself.
+        Retries(max_retries=0),
+        DefaultPriority(),
+        NoSecretsInMessages(),
+        PeriodiqMiddleware(skip_delay=STALE_CRON_SECONDS),
+    ]
+    if config.rabbitmq_url is None:
+        return StubBroker(middleware=middleware, fail_fast_default=False)
+    broker = CheckedRabbitmqBroker(
+        url=config.rabbitmq_url,
+        confirm_delivery=True,  # without, a killed RabbitMQ loses messages and nobody is told
+        max_priority=MAX_PRIORITY,
+        middleware=middleware,
+    )
+    broker.add_middleware(EndsWithMaster())
+    # A RabbitMQ out of memory or disk stops reading: better a message left to the tick than a worker that hangs.
+    parameters: Any = broker.parameters
+    parameters.blocked_connection_timeout = BLOCKED_TIMEOUT_SECONDS
+    return broker
+
+
+def _for_this_process() -> dramatiq.Broker:
+    try:
+        config = settings.current()
+        if _is_worker_or_scheduler():
+            _start_service(config)
+    except (settings.SettingsError, migrations.SchemaError) as error:
+        sys.exit(f"error: {error}")
+    return make_broker(config)
+
+
+def _is_worker_or_scheduler() -> bool:
+    program = Path(sys.argv[0])
+    return {program.name, program.parent.name} & {"dramatiq", "periodiq"} != set()
+
+
+def _start_service(config: settings.Settings) -> None:
+    """What `dramatiq actors` and `periodiq actors` have no other place for."""
+    if config.embedded:
+        raise settings.SettingsError(
+            "RABBITMQ_URL is not set: without it `python app.py` is the whole system and starts its own workers; "
+            "a valid value is amqp://guest:guest@127.0.0.1:5672/%2F"
+        )
+    config.require_eve_application()
+    logs.configure(config)
+    database.connect(config.database_url)
+    events.configure(config.rabbitmq_url)
+    try:
+        migrations.check()
+    except peewee.OperationalError as error:  # it may come up later; nothing is done before
+        logging.getLogger(__name__).warning("database unreachable at start: %s", str(error).partition("\n")[0])
+
+
+dramatiq.set_encoder(CheckedEncoder())
+broker = _for_this_process()
+dramatiq.set_broker(broker)

@@ -1,0 +1,101 @@
+"""How full the queues are, and whether the broker can be reached."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import dramatiq
+import pika
+import pika.exceptions
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.common import dq_name, xq_name
+
+from actors import queues
+from actors.dispatching import EMBEDDED_THREADS
+from database import execute
+
+#: Seconds until a broker that does not answer counts as unreachable.
+CONNECT_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCount:
+    queue_name: str
+    message_count: int
+    consumer_count: int
+    delayed_count: int
+    dead_count: int
+
+
+class BrokerUnreachable(RuntimeError):
+    """The broker does not answer; the text says why, without its address."""
+
+
+def queue_counts() -> list[QueueCount]:
+    """Depth, consumers, delayed and dead-lettered messages of every queue. Raises BrokerUnreachable."""
+    broker = dramatiq.get_broker()
+    return _rabbitmq_counts(broker) if isinstance(broker, RabbitmqBroker) else _embedded_counts()
+
+
+def check_broker() -> None:
+    """Raises BrokerUnreachable."""
+    broker = dramatiq.get_broker()
+    if isinstance(broker, RabbitmqBroker):
+        connect(broker).close()
+
+
+def connect(rabbitmq: RabbitmqBroker) -> pika.BlockingConnection:
+    # A connection of its own: the broker's belong to the threads that send.
+    parameters: Any = copy(rabbitmq.parameters)
+    parameters.socket_timeout = CONNECT_TIMEOUT
+    parameters.blocked_connection_timeout = CONNECT_TIMEOUT
+    try:
+        return pika.BlockingConnection(parameters)
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise BrokerUnreachable(f"RabbitMQ does not answer ({type(error).__name__})") from None
+
+
+def _rabbitmq_counts(rabbitmq: RabbitmqBroker) -> list[QueueCount]:
+    connection = connect(rabbitmq)
+    try:
+        return [
+            QueueCount(
+                name,
+                *_passive(connection, name),
+                delayed_count=_passive(connection, dq_name(name))[0],
+                dead_count=_passive(connection, xq_name(name))[0],
+            )
+            for name in queues.ALL
+        ]
+    except pika.exceptions.AMQPError as error:
+        raise BrokerUnreachable(f"RabbitMQ broke off ({type(error).__name__})") from None
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+def _passive(connection: pika.BlockingConnection, name: str) -> tuple[int, int]:
+    """Messages and consumers; a queue that nobody declared yet is empty."""
+    channel = connection.channel()
+    try:
+        frame = channel.queue_declare(name, passive=True)
+    except pika.exceptions.ChannelClosedByBroker:
+        return 0, 0
+    channel.close()
+    return frame.method.message_count, frame.method.consumer_count
+
+
+def _embedded_counts() -> list[QueueCount]:
+    """One process: what is under way is in the tables, also when the asking process is another one."""
+    syncs = execute("SELECT COUNT(*) FROM syncs WHERE state IN ('QUEUED', 'LISTING')").fetchone()[0]
+    fetches = execute("SELECT COUNT(*) FROM ledger WHERE state IN ('sent', 'fetching')").fetchone()[0]
+    deferred = execute("SELECT COUNT(*) FROM ledger WHERE state = 'deferred'").fetchone()[0]
+    rejected = execute("SELECT COUNT(*) FROM ledger WHERE state = 'rejected'").fetchone()[0]
+    return [
+        QueueCount(queues.SYNCS, syncs, EMBEDDED_THREADS, 0, 0),
+        QueueCount(queues.KILLMAILS, fetches, EMBEDDED_THREADS, deferred, rejected),
+        QueueCount(queues.NAMES, 0, EMBEDDED_THREADS, 0, 0),
+        QueueCount(queues.MAINTENANCE, 0, EMBEDDED_THREADS, 0, 0),
+    ]

@@ -1,0 +1,93 @@
+"""Ledger rows become messages: as many as ESI allows now, a few seconds' work at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import dramatiq
+
+import ledger
+import runtime
+import settings
+from actors import sending
+from actors.middleware import THIS_ADDRESS, FetchClaims
+from actors.queues import MAINTENANCE, SECOND
+from database import from_epoch, utcnow
+from esi.limiter import HORIZON_SECONDS, SPACING, Allowance
+from esi.rate_limit import KILLMAIL
+from events import SyncChanged, publish
+
+logger = logging.getLogger(__name__)
+
+#: A wake-up further ahead than this is left to the tick.
+FARTHEST_WAKE = timedelta(minutes=20)
+#: In-memory queues know no priorities, so in embedded mode no more is out than the threads can hold.
+EMBEDDED_THREADS = 8
+
+
+@dramatiq.actor(queue_name=MAINTENANCE, priority=SECOND, max_retries=0, time_limit=60_000, max_age=30 * 60_000)
+def dispatch() -> None:
+    """For gates that open and leases that end. No retries: the tick does the same every minute anyway."""
+    ledger.take_back_expired()
+    dispatch_now()
+
+
+def dispatch_now() -> int:
+    """Send what may be fetched now, and see to it that somebody looks again when more may go; returns how many."""
+    limiter = runtime.limiter()
+    upcoming = ledger.upcoming()
+    interactive = limiter.allowance(KILLMAIL, THIS_ADDRESS, background=False, upcoming=upcoming)
+    background = limiter.allowance(KILLMAIL, THIS_ADDRESS, background=True, upcoming=upcoming)
+    allowed = ledger.Allowed(interactive.requests, background.requests)
+    outgoing = ledger.dispatch(allowed, window())
+    sent = _send(outgoing)
+    wakes = [_blocked_until(interactive, interactive=True), _blocked_until(background, interactive=False)]
+    wake_for(min((at for at in [*wakes, ledger.next_due()] if at is not None), default=None))
+    return sent
+
+
+def wake_for(at: datetime | None) -> None:
+    """Send one delayed `dispatch` for that time, unless one is on its way."""
+    now = utcnow()
+    if at is None or at > now + FARTHEST_WAKE:
+        return
+    at = max(at, now + timedelta(milliseconds=50))
+    if ledger.set_wake(at):
+        # A little late on purpose: a wake-up that finds the road still closed is followed by none.
+        sending.send(dispatch, delay_seconds=(at - now).total_seconds() + 0.05)
+
+
+def window() -> int:
+    """Messages that may be out at a time: what gets a slot if all of them ask at once, some two seconds of work.
+
+    Enough to keep workers busy, little enough to be overtaken; one more would be sent only to be sent back.
+    """
+    config = settings.current()
+    slots = max(1, math.floor(config.esi_requests_per_second * HORIZON_SECONDS / SPACING))
+    return min(slots, EMBEDDED_THREADS) if config.embedded else slots
+
+
+def _send(outgoing: Sequence[ledger.Outgoing]) -> int:
+    """In order. The first that the broker refuses and all after it go back to pending."""
+    from actors.killmails import fetch_killmail
+
+    refill_at = len(outgoing) // 2
+    for position, row in enumerate(outgoing):
+        options = {FetchClaims.REFILL: True} if position == refill_at else {}
+        if not sending.send(fetch_killmail, row.killmail_id, priority=row.priority, **options):
+            ledger.give_back([late.killmail_id for late in outgoing[position:]])
+            return position
+    return len(outgoing)
+
+
+def _blocked_until(allowance: Allowance, *, interactive: bool) -> datetime | None:
+    """When a class that has work and no allowance may go on; its syncs are told."""
+    if allowance.requests > 0 or allowance.reopens_at is None or not ledger.has_pending(interactive=interactive):
+        return None
+    until = from_epoch(allowance.reopens_at)
+    for sync_id in ledger.show_waiting(until, allowance.reason or "ESI", interactive=interactive):
+        publish(SyncChanged(sync_id))
+    return until

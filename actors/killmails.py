@@ -1,0 +1,78 @@
+"""`fetch_killmail`: one killmail, once it is claimed and its slot has come (actors/middleware.py)."""
+
+from __future__ import annotations
+
+import logging
+
+import dramatiq
+
+import ledger
+import runtime
+from actors.dispatching import dispatch_now, wake_for
+from actors.middleware import THIS_ADDRESS, FetchClaims, Held
+from actors.queues import KILLMAILS, SECOND
+from actors.syncs import finish_if_complete
+from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited
+from esi.rate_limit import KILLMAIL
+from events import KillmailStored, publish
+from killmails import MalformedKillmail, hash_matches, parse_killmail
+
+logger = logging.getLogger(__name__)
+
+#: ESI answers 422 to right pairs now and then (zKillboard issue 210): only so many in a row are believed.
+INVALID_HASH_TRIES = 3
+
+#: Shorter than the ledger's lease of 60 s, longer than any request (connect 3 s, read 15 s).
+TIME_LIMIT_MS = 45_000
+#: A message this old is stale: its row went back to pending long ago.
+MAX_AGE_MS = 30 * 60_000
+
+
+@dramatiq.actor(
+    queue_name=KILLMAILS,
+    priority=SECOND,
+    max_retries=0,  # the ledger alone retries: it knows what a failure was, and others see it there
+    time_limit=TIME_LIMIT_MS,
+    max_age=MAX_AGE_MS,
+    rate_limit_group=KILLMAIL,
+)
+def fetch_killmail(killmail_id: int) -> None:
+    """Fetch, parse and store what this thread holds the claim of."""
+    held = _claims().held()
+    claim = held.claim
+    try:
+        body = runtime.esi().killmail(claim.killmail_id, claim.killmail_hash, held.permit)
+        killmail = parse_killmail(body)
+    except (EsiError, MalformedKillmail) as error:
+        _take_failure(held, error)
+        return
+    if not hash_matches(killmail, claim.killmail_hash):
+        logger.warning("killmail %s: the body does not match the hash it was listed with", killmail_id)
+    settled = ledger.settle(claim, killmail)
+    if settled.stored:
+        publish(KillmailStored(killmail_id))
+        finish_if_complete(settled.sync_ids)
+
+
+def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
+    killmail_id = held.claim.killmail_id
+    if isinstance(error, EsiRateLimited | EsiErrorLimited) or (isinstance(error, EsiDowntime) and _road_closed(held)):
+        # ESI asks everybody to wait; this killmail has done nothing wrong. The dispatcher sees until when.
+        ledger.release(held.claim)
+        dispatch_now()
+        return
+    logger.info("killmail %s failed (%s of its tries): %s", killmail_id, held.claim.attempts + 1, error)
+    refused = isinstance(error, EsiInvalidHash)
+    if refused and held.claim.refusals + 1 >= INVALID_HASH_TRIES:
+        finish_if_complete(ledger.reject(held.claim, str(error)))
+    else:
+        finish_if_complete(ledger.defer(held.claim, str(error), refused=refused))
+        wake_for(ledger.next_due())
+
+
+def _road_closed(held: Held) -> bool:
+    return runtime.limiter().allowance(held.group, THIS_ADDRESS, background=False).requests == 0
+
+
+def _claims() -> FetchClaims:
+    return next(m for m in dramatiq.get_broker().middleware if isinstance(m, FetchClaims))

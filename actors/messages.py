@@ -1,0 +1,56 @@
+"""What counts as a message: the shape that this version sends, on the queue that it names.
+
+Dramatiq trusts what it reads. A message of another shape, or on another queue than its own, would stop a consumer or a
+worker thread for good, in every process that is given it again; here it is told of once and goes to the dead letters.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import dramatiq
+from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer
+
+logger = logging.getLogger(__name__)
+
+TEXTS = ("queue_name", "actor_name", "message_id")
+
+
+class CheckedEncoder(dramatiq.JSONEncoder):
+    """JSON, refused unless it has every field of a message in the type that Dramatiq will take it for."""
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """Raises ValueError; Dramatiq makes a DecodeError of it, which is logged and dead-lettered."""
+        fields: Any = super().decode(data)
+        if not isinstance(fields, dict):
+            raise ValueError("a message is an object")
+        containers = (("args", list), ("kwargs", dict), ("options", dict))
+        wrong = [name for name in TEXTS if not isinstance(fields.get(name), str)]
+        wrong += [name for name, kind in containers if not isinstance(fields.get(name), kind)]
+        if wrong:
+            raise ValueError(f"not a message of this version: {', '.join(wrong)}")
+        times = (fields.get("message_timestamp"), fields["options"].get("eta", 0))
+        if not all(type(time) is int for time in times):
+            raise ValueError("not a message of this version: its times are no whole numbers")
+        return fields
+
+
+class OwnQueueConsumer(_RabbitmqConsumer):
+    """Gives out only messages that say they belong where they came from."""
+
+    def __next__(self) -> Any:
+        message = super().__next__()  # type: ignore[no-untyped-call]
+        if message is not None and message.queue_name != self.queue_name:
+            logger.error("message %s lay on %s and names another queue", message.message_id, self.queue_name)
+            self.nack(message)  # type: ignore[no-untyped-call]
+            return None
+        return message
+
+
+class CheckedRabbitmqBroker(RabbitmqBroker):
+    """RabbitMQ as Dramatiq speaks to it, with what comes in looked at first."""
+
+    @property
+    def consumer_class(self) -> type[OwnQueueConsumer]:
+        return OwnQueueConsumer

@@ -1,0 +1,35 @@
+"""`refresh_prices`: ESI's market prices, at most once an hour and only when somebody looked at a value.
+
+It needs no argument and may be sent any number of times: `prices.py` says whether it is wanted, and to one of them.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import dramatiq
+
+import prices
+import runtime
+from actors.names import THIS_ADDRESS
+from actors.queues import LAST, NAMES
+from esi.errors import EsiError
+from esi.limiter import Closed
+from esi.rate_limit import UNBUCKETED
+
+logger = logging.getLogger(__name__)
+
+
+@dramatiq.actor(queue_name=NAMES, priority=LAST, max_retries=0, time_limit=5 * 60_000, max_age=30 * 60_000)
+def refresh_prices() -> None:
+    """Fetch the list if it is wanted. No retries: the tick sends it again while it is."""
+    if not prices.claim():
+        return
+    try:
+        permit = runtime.limiter().acquire(UNBUCKETED, THIS_ADDRESS, background=True)
+        found = runtime.esi().market_prices(permit)
+    except (Closed, EsiError) as error:
+        logger.info("prices wait: %s", error)
+        return
+    prices.save(found)
+    logger.info("market prices of %s types", len(found))

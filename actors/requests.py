@@ -1,0 +1,60 @@
+"""Ask for a sync: the one door for login, dashboard and scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import ledger
+import settings
+from actors.users import send_sync
+from database import utcnow
+from events import SyncChanged, publish
+from models import Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """What came of it, in words for the pilot. `queued` is false where nothing will happen now."""
+
+    sync_id: int | None
+    queued: bool
+    message: str
+    opened: ledger.Opened
+
+
+def request_sync(
+    user_id: int, trigger: Trigger, *, full: bool = False, force: bool = False, may_send: bool = True
+) -> SyncRequest:
+    """Open the user's sync and send its message. A broker that is down delays the sync and fails nothing.
+
+    `may_send=False`: this process has no broker (a script beside an embedded system); the tick sends the message.
+    """
+    cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
+    opened = ledger.open_sync(user_id, trigger, cooldown=cooldown, full=full, force=force, sent=may_send)
+    if opened.send and opened.sync_id is not None and may_send:
+        send_sync(opened.sync_id, opened.priority)
+    if opened.sync_id is not None and may_send:
+        publish(SyncChanged(opened.sync_id))
+    queued = opened.outcome in (ledger.Outcome.CREATED, ledger.Outcome.JOINED)
+    return SyncRequest(opened.sync_id, queued, _message(opened, utcnow()), opened)
+
+
+def _message(opened: ledger.Opened, now: datetime) -> str:
+    match opened.outcome:
+        case ledger.Outcome.CREATED:
+            return "Full sync queued." if opened.full else "Sync queued."
+        case ledger.Outcome.JOINED:
+            return "A sync is already under way."
+        case ledger.Outcome.COOLDOWN if opened.last_synced_at and opened.cooldown_ends_at:
+            ago = minutes(now - opened.last_synced_at)
+            ends = opened.cooldown_ends_at
+            return f"Last synced {ago} ago. The next sync is possible in {minutes(ends - now)}, at {ends:%H:%M} UTC."
+        case _:
+            return "This character cannot be synced until its pilot logs in again."
+
+
+def minutes(span: timedelta) -> str:
+    """`1 minute`, `12 minutes`: whole minutes, at least one once there is any time at all."""
+    count = max(1, round(span.total_seconds() / 60))
+    return f"{count} minute{'' if count == 1 else 's'}"

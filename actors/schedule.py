@@ -1,0 +1,85 @@
+"""What happens by the clock: users who are due, and the repair of whatever was left behind.
+
+periodiq sends both actors; firing twice, or in two schedulers at once, does nothing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import dramatiq
+from periodiq import cron
+
+import ledger
+import prices
+import settings
+from actors import sending
+from actors.dispatching import dispatch_now
+from actors.names import names_wanted, resolve_names
+from actors.prices import refresh_prices
+from actors.queues import FIRST, MAINTENANCE, SECOND
+from actors.syncs import FINALIZE_PRIORITY, finalize_sync
+from actors.users import send_sync
+from events import SyncFinished, publish
+from ledger.rules import PRIORITY_OF_TRIGGER, SYNC_RESEND_AFTER
+
+logger = logging.getLogger(__name__)
+
+#: Users opened by one look at the clock, in statements of BATCH: the rest is due a minute later still.
+MOST_USERS = 20_000
+BATCH = 1_000
+
+
+@dramatiq.actor(
+    queue_name=MAINTENANCE,
+    priority=SECOND,
+    max_retries=0,  # the next look is SCHEDULE_MINUTES away and finds the same users
+    time_limit=5 * 60_000,
+    max_age=5 * 60_000,
+    periodic=cron(f"*/{settings.current().schedule_minutes} * * * *"),
+)
+def queue_due_users() -> None:
+    """Open a sync for every user who is due."""
+    opened = 0
+    while opened < MOST_USERS:
+        sync_ids = ledger.open_due_syncs(BATCH)
+        for sync_id in sync_ids:
+            send_sync(sync_id, PRIORITY_OF_TRIGGER["SCHEDULE"])
+        opened += len(sync_ids)
+        if len(sync_ids) < BATCH:
+            break
+    if opened:
+        logger.info("%s users were due", opened)
+
+
+@dramatiq.actor(
+    queue_name=MAINTENANCE,
+    priority=FIRST,
+    max_retries=0,  # the next tick does the same
+    time_limit=5 * 60_000,
+    max_age=60_000,
+    periodic=cron("* * * * *"),
+)
+def tend_ledger() -> None:
+    """Repair what a lost message or a dead process left. Idempotent throughout."""
+    tend()
+
+
+def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
+    """One look at everything that may have been left behind."""
+    taken_back = ledger.take_back_expired()
+    if taken_back:
+        logger.warning("%s killmails whose message or worker went away are pending again", taken_back)
+    for sync_id in ledger.fail_abandoned():
+        logger.warning("sync %s failed: its workers went away again and again", sync_id)
+        publish(SyncFinished(sync_id))
+    for sync in ledger.syncs_to_send(resend_after):
+        send_sync(sync.sync_id, sync.priority)
+    for sync_id in ledger.ready_to_finish():
+        sending.send(finalize_sync, sync_id, priority=FINALIZE_PRIORITY)
+    if names_wanted():
+        sending.send(resolve_names)
+    if prices.wanted():
+        sending.send(refresh_prices)
+    dispatch_now()

@@ -1,0 +1,203 @@
+"""`sync_user`: read one user's killmail list into the ledger, page by page."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+import dramatiq
+
+import ledger
+import runtime
+import settings
+import tokens
+from actors import sending
+from actors.dispatching import dispatch_now
+from actors.queues import FIRST, SYNCS
+from actors.syncs import finish_if_complete
+from database import from_epoch, utcnow
+from esi.client import NotModified, RecentPage
+from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiForbidden, EsiRateLimited, EsiUnauthorized
+from esi.limiter import Closed
+from esi.rate_limit import CHAR_KILLMAIL
+from events import SyncChanged, SyncFinished, publish
+from ledger.rules import INTERACTIVE_PRIORITY, LIST_BACKOFF, backoff
+from models import User
+
+logger = logging.getLogger(__name__)
+
+#: A wait longer than this is left to the tick; RabbitMQ redelivers what is held for 30 minutes.
+LONGEST_DELAY = timedelta(minutes=20)
+
+
+@dramatiq.actor(
+    queue_name=SYNCS,
+    priority=FIRST,
+    max_retries=0,  # the sync's lease and its own back-off retry it
+    time_limit=15 * 60_000,  # fifty pages at ESI's slowest; each page renews the lease
+    max_age=60 * 60_000,  # a sync this late was sent again long ago
+)
+def sync_user(sync_id: int) -> None:
+    """Take up the sync if nobody else has it, and read its list as far as it has to be read."""
+    sync = ledger.claim_sync(sync_id)
+    if sync is None:
+        return
+    reader = ListReader(sync)
+    publish(SyncChanged(sync_id))
+    try:
+        reader.read()
+    except Closed as closed:
+        _wait(reader.sync, from_epoch(closed.until), closed.reason)
+    except tokens.NeedsLogin as error:
+        _fail(reader.sync, str(error))
+    except tokens.TokenUnavailable as error:
+        _wait(reader.sync, utcnow() + timedelta(seconds=error.retry_after), "EVE's login service does not answer")
+    except tokens.UndecryptableToken as error:
+        _fail(reader.sync, str(error))
+    except EsiForbidden as error:
+        _fail(reader.sync, f"ESI refused the killmail list: {error}")
+    except EsiError as error:
+        _take_failure(reader.sync, error)
+    publish(SyncChanged(sync_id))
+
+
+def send_sync(sync_id: int, priority: int, *, delay_seconds: float | None = None) -> None:
+    """Send `sync_user`. What the broker does not take, the next tick sends."""
+    if not sending.send(sync_user, sync_id, priority=priority, delay_seconds=delay_seconds):
+        ledger.mark_unsent(sync_id)
+
+
+class ListReader:
+    """One reading of a user's list. `sync` is always the newest lease."""
+
+    def __init__(self, sync: ledger.ClaimedSync) -> None:
+        self.sync = sync
+        self.user: User = User.get_by_id(sync.user_id)
+        self.seen: set[int] = set()
+        # Of page 1, also where another worker read it.
+        self.etag = sync.page_one_etag
+        self.last_modified: str | None = None
+        # The list changed while it was read: what slipped over the border between two pages was not seen.
+        self.moved = False
+
+    def read(self) -> None:
+        """Read until the end, or until a whole page is known. Raises what the client, tokens and limiter raise."""
+        self._respect_cache()
+        while True:
+            page = self._fetch_page()
+            if isinstance(page, NotModified):
+                return self._end_unchanged(page)
+            self._compare(page)
+            added = self._add(page)
+            if added is None:
+                logger.warning("sync %s is in other hands now", self.sync.sync_id)
+                return None
+            if not added.written:
+                continue
+            dispatch_now()
+            publish(SyncChanged(self.sync.sync_id))
+            if self._is_last(page, added):
+                return self._end(complete=True)
+            if self.sync.page > settings.current().sync_max_pages:
+                logger.warning("sync %s: list cut after SYNC_MAX_PAGES pages", self.sync.sync_id)
+                return self._end(complete=False)
+
+    def _respect_cache(self) -> None:
+        """ESI may ban who asks again before its cache expires; what it would answer is known anyway."""
+        fresh_until = self.user.list_fresh_until
+        if self.sync.page == 1 and fresh_until is not None and fresh_until > utcnow():
+            raise Closed(
+                fresh_until.replace(tzinfo=UTC).timestamp(), "ESI's copy of your killmail list is renewed then", "list"
+            )
+
+    def _fetch_page(self) -> RecentPage | NotModified:
+        access_token = tokens.access_token(self.user.id, runtime.sso(), runtime.cipher())
+        background = self.sync.priority < INTERACTIVE_PRIORITY
+        character_id = self.user.character_id
+        permit = runtime.limiter().acquire(CHAR_KILLMAIL, str(character_id), background=background)
+        conditional = self.sync.page == 1 and not self.sync.full and self.user.last_sync_complete
+        etag = self.user.list_etag if conditional else None
+        return runtime.esi().recent_killmails(character_id, access_token, self.sync.page, permit, etag)
+
+    def _add(self, page: RecentPage) -> ledger.PageAdded | None:
+        references = [(reference.killmail_id, reference.killmail_hash) for reference in page.references]
+        added = ledger.add_page(
+            self.sync, references, pages=page.pages, etag=page.etag, fresh_for=page.fresh_for, seen=self.seen
+        )
+        if added is not None:
+            self.sync = added.sync
+        return added
+
+    def _compare(self, page: RecentPage) -> None:
+        """ESI docs, pagination: Last-Modified is the same on all pages unless the list changed between them."""
+        if self.sync.page == 1:
+            self.etag, self.last_modified, self.moved = page.etag, page.last_modified, False
+            return
+        if self.last_modified is None:  # page 1 was read by another worker, or ESI does not say
+            self.last_modified = page.last_modified
+        repeats = any(reference.killmail_id in self.seen for reference in page.references)
+        self.moved |= page.past_end or repeats or page.last_modified != self.last_modified
+
+    def _is_last(self, page: RecentPage, added: ledger.PageAdded) -> bool:
+        if page.past_end or not page.references or self.sync.page > page.pages:
+            return True
+        # Only a page that is known whole, after a sync that read its list to the end, says that the rest is known.
+        return not self.sync.full and self.user.last_sync_complete and added.new == 0
+
+    def _end(self, *, complete: bool) -> None:
+        if ledger.end_listing(self.sync, etag=self.etag, complete=complete, steady=not self.moved):
+            finish_if_complete([self.sync.sync_id])
+
+    def _end_unchanged(self, page: NotModified) -> None:
+        """304: everything listed is written down already. A pilot who asks in person retries what was given up."""
+        ended = ledger.end_listing(self.sync, etag=self.user.list_etag, fresh_for=page.fresh_for, complete=True)
+        if (
+            ended
+            and self.sync.priority >= INTERACTIVE_PRIORITY
+            and ledger.retry_given_up(self.user.id, self.sync.priority)
+        ):
+            dispatch_now()
+        if ended:
+            finish_if_complete([self.sync.sync_id])
+
+
+def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: bool = False) -> None:
+    if not ledger.wait_with_sync(sync, until, reason, failed=failed):
+        return
+    logger.info("sync %s waits until %s: %s", sync.sync_id, until.strftime("%H:%M:%S"), reason)
+    delay = until - utcnow()
+    if delay <= LONGEST_DELAY:
+        # A little late on purpose: the claim compares with the same clock.
+        send_sync(sync.sync_id, sync.priority, delay_seconds=delay.total_seconds() + 0.05)
+
+
+def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
+    """ESI's failure: wait where it asks for it, else try again with growing waits, and fail in the end."""
+    if isinstance(error, EsiRateLimited | EsiErrorLimited | EsiDowntime):
+        _wait(sync, utcnow() + _asked_to_wait(sync, error), f"ESI asks to wait ({error})")
+        return
+    if isinstance(error, EsiUnauthorized):
+        tokens.forget_access_token(sync.user_id)
+    if sync.attempts >= len(LIST_BACKOFF):
+        _fail(sync, f"the killmail list could not be read: {error}")
+    else:
+        wait = backoff(LIST_BACKOFF, sync.attempts + 1)
+        _wait(sync, utcnow() + wait, f"the killmail list could not be read ({error}); trying again", failed=True)
+
+
+def _asked_to_wait(sync: ledger.ClaimedSync, error: EsiError) -> timedelta:
+    """As long as ESI says; else as long as the road is closed; else as after any first failure."""
+    if error.retry_after:
+        return timedelta(seconds=error.retry_after)
+    background = sync.priority < INTERACTIVE_PRIORITY
+    owner = str(User.get_by_id(sync.user_id).character_id)
+    road = runtime.limiter().allowance(CHAR_KILLMAIL, owner, background=background)
+    if road.requests == 0 and road.reopens_at is not None:
+        return max(timedelta(0), from_epoch(road.reopens_at) - utcnow())
+    return backoff(LIST_BACKOFF, 1)
+
+
+def _fail(sync: ledger.ClaimedSync, error: str) -> None:
+    if ledger.fail_sync(sync.sync_id, error, lease=sync.lease):
+        logger.warning("sync %s of user %s failed: %s", sync.sync_id, sync.user_id, error)
+        publish(SyncFinished(sync.sync_id))

@@ -1,0 +1,123 @@
+"""Log in through EVE SSO: begin with a state and a PKCE verifier in the session, finish with the code that comes back.
+
+A state is good for one use, ten minutes, and the browser it was made for. Whatever fails, nothing has changed: tokens
+are stored only after the access token was verified. The page and the GraphQL mutations share these functions.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from dataclasses import dataclass
+
+from flask import session
+
+import accounts
+from api.session import sign_in
+from api.system import SyncRequest, System
+from esi.errors import SsoConfiguration, SsoInvalidToken, SsoRefused, SsoUnavailable
+from esi.sso import LoginRequest
+from models import Trigger, User
+from settings import SettingsError
+
+log = logging.getLogger(__name__)
+
+#: Seconds between the log-in button and the way back. A code lives five minutes; a password takes its time.
+LOGIN_SECONDS = 600
+#: Logins on their way that a session remembers: one a tab, and a cookie has 4 KiB.
+MAX_LOGINS = 3
+#: Characters of a code or state that are looked at.
+MAX_PARAMETER = 2048
+
+_LOGINS = "logins"
+
+
+class LoginRefusedError(Exception):
+    """The login cannot be finished; the text says to the pilot why and what to do. Nothing has changed."""
+
+
+class LoginUnavailableError(Exception):
+    """EVE SSO, or our application's registration there, does not work now. Nobody's fault; nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginUrl:
+    url: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    user: User
+    sync: SyncRequest
+
+
+def begin(system: System) -> LoginUrl:
+    """Where to send the browser. Raises LoginUnavailableError."""
+    try:
+        system.settings.require_eve_application()
+        login = system.sso.new_login()
+        url = system.sso.authorize_url(login, system.settings.eve_client_scopes)
+    except SettingsError as error:
+        raise LoginUnavailableError(str(error)) from error
+    except (SsoUnavailable, SsoConfiguration) as error:
+        raise _unavailable(error) from error
+    entry = {"state": login.state, "verifier": login.code_verifier, "at": int(time.time())}
+    session[_LOGINS] = [*_pending_logins(), entry][-MAX_LOGINS:]
+    return LoginUrl(url, login.state)
+
+
+def finish(system: System, code: str, state: str) -> LoggedIn:
+    """Turn the SSO's answer into a session and a first sync. Raises LoginRefusedError, LoginUnavailableError."""
+    login = _take_login(state)
+    if not 0 < len(code) <= MAX_PARAMETER or not _is_printable_ascii(code):
+        raise LoginRefusedError("EVE SSO sent no code that could be used. Please log in again.")
+    try:
+        tokens = system.sso.exchange(code, login.code_verifier)
+        identity = system.sso.verify(tokens.access_token)
+    except SsoRefused as error:
+        raise LoginRefusedError("EVE SSO did not accept this login: it was used before, or took too long.") from error
+    except SsoInvalidToken as error:
+        log.warning("a login ended with a token that does not verify: %s", error)
+        raise LoginRefusedError("EVE SSO answered with a token that cannot be trusted.") from error
+    except (SsoUnavailable, SsoConfiguration) as error:
+        raise _unavailable(error) from error
+    user = accounts.log_in(identity, tokens, system.cipher, system.settings.sync_cooldown_minutes)
+    sign_in(user)
+    log.info("user %s: logged in", user.id)
+    return LoggedIn(user, system.request_sync(user.id, Trigger.LOGIN))
+
+
+def _pending_logins() -> list[dict[str, object]]:
+    oldest = time.time() - LOGIN_SECONDS
+    return [entry for entry in session.get(_LOGINS, []) if entry["at"] >= oldest]
+
+
+def _take_login(state: str) -> LoginRequest:
+    """The login this state belongs to, taken out of the session."""
+    pending = _pending_logins()
+    mine = None
+    for entry in pending if _is_printable_ascii(state) else ():
+        if hmac.compare_digest(str(entry["state"]).encode(), state.encode()):
+            mine = entry
+    if mine is None:
+        raise LoginRefusedError(
+            "This login was not begun in this browser, was finished already, or is older than ten minutes. "
+            "Please log in again, at the same address you started from."
+        )
+    session[_LOGINS] = [entry for entry in pending if entry is not mine]
+    return LoginRequest(state=str(mine["state"]), code_verifier=str(mine["verifier"]))
+
+
+def _is_printable_ascii(text: str) -> bool:
+    """What codes and states consist of (RFC 6749, appendix A)."""
+    return text.isascii() and text.isprintable()
+
+
+def _unavailable(error: SsoUnavailable | SsoConfiguration) -> LoginUnavailableError:
+    if isinstance(error, SsoConfiguration):
+        log.error("nobody can log in: %s", error)
+        return LoginUnavailableError("This site's registration with EVE SSO does not work; its operator has to look.")
+    log.warning("a login failed: %s", error)
+    return LoginUnavailableError("EVE SSO does not answer right now. Please try again in a minute.")

@@ -1,0 +1,253 @@
+"""What a subscription delivers, and when. Sending it is left to the socket (`api/transport_ws.py`).
+
+Two threads meet here. The hub's tells a subscription what happened and must never wait; the socket's own takes what is
+to be sent, at the pace its client reads. Where a subscription may have missed something it reads the database again,
+so that a lost event costs a moment and no killmail.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from api import killmails, syncs
+from api.errors import BadUserInput
+from api.killmail_views import Entity, KillmailView, names_of
+from api.system import System
+from api.worker_status import queue_status
+from database import db, utcnow
+from models import User
+
+#: Killmails a socket may be behind before it is closed as a slow consumer.
+MAX_WAITING = 256
+#: Killmails read and sent at a time when old ones are replayed.
+REPLAY_CHUNK = 200
+#: A replay starts so much earlier: a transaction that began before another may commit after it.
+OVERLAP = timedelta(seconds=30)
+#: How many sent killmails are remembered before those that cannot come again are forgotten.
+REMEMBERED = 5_000
+#: Seconds after which a sync that is followed is read again without an event: waiting ends by itself.
+SYNC_REREAD_SECONDS = 5.0
+#: Ids one subscription may ask the names of, and seconds after which it looks again without an event.
+MAX_NAMES = 1_000
+NAMES_REREAD_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who subscribes. `wake` tells the socket that there is something to take, `overflow` that it is too slow."""
+
+    viewer: User
+    wake: Callable[[], None]
+    overflow: Callable[[], None]
+
+
+class Subscription(ABC):
+    """One running subscription of one viewer."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.viewer = reader.viewer
+        self.viewer_id: int = reader.viewer.id
+        self._wake = reader.wake
+        self._overflow = reader.overflow
+        self.ended = False
+
+    @abstractmethod
+    def take(self) -> Sequence[Any]:
+        """What to send now. Called by the socket's thread, which has no database connection open.
+
+        May raise an ApiError, which ends the subscription.
+        """
+
+    def seconds_until_due(self) -> float | None:
+        """When to call `take` again even if nothing wakes the socket; None: only when something does."""
+        return None
+
+    def resume(self) -> None:  # noqa: B027 - most have nothing to make up for
+        """Something may have been missed."""
+
+
+class NewKillmails(Subscription):
+    """The viewer's killmails as they are stored, each once. With `after`, first what came since that one."""
+
+    def __init__(self, reader: Reader, after: int | None, named_fields: frozenset[str]) -> None:
+        """`after`: a killmail of the viewer's, or 0 for all. Raises BadUserInput, the same for others' and for none."""
+        super().__init__(reader)
+        self.named_fields = named_fields
+        self._lock = threading.Lock()
+        self._live: deque[KillmailView] = deque()
+        self._replay: deque[int] = deque()
+        self._sent: dict[int, datetime] = {}
+        self._position = utcnow()
+        self._missed = after is not None
+        self._catching_up = False
+        if after is not None:
+            self._position = self._reached_at(after)
+            self._sent[after] = self._position
+
+    def tell(self, killmail: KillmailView) -> None:
+        """Called by the hub for a killmail that the viewer may see."""
+        with self._lock:
+            if self._catching_up or self._missed:
+                self._missed = True  # the replay will come upon it
+            elif len(self._live) >= MAX_WAITING:
+                self._overflow()
+            else:
+                self._live.append(killmail)
+        self._wake()
+
+    def resume(self) -> None:
+        with self._lock:
+            self._missed = True
+        self._wake()
+
+    def take(self) -> list[KillmailView]:
+        if not self._replay:
+            self._begin_replay()
+        if self._replay:
+            return self._next_chunk()
+        with self._lock:
+            self._catching_up = False
+            fresh, self._live = self._live, deque()
+        return [killmail for killmail in fresh if self._is_new(killmail.id, killmail.created_at)]
+
+    def seconds_until_due(self) -> float | None:
+        return 0.0 if self._replay or self._missed else None
+
+    def _begin_replay(self) -> None:
+        with self._lock:
+            if not self._missed:
+                return
+            self._missed = False
+            self._catching_up = True
+        with db.connection_context():
+            reached = killmails.reached_since(self.viewer, self._position - OVERLAP)
+        for killmail_id, reached_at in reached:
+            if self._is_new(killmail_id, reached_at):
+                self._replay.append(killmail_id)
+
+    def _next_chunk(self) -> list[KillmailView]:
+        chunk = [self._replay.popleft() for _ in range(min(REPLAY_CHUNK, len(self._replay)))]
+        with db.connection_context():
+            return killmails.load(chunk, self.named_fields)
+
+    def _is_new(self, killmail_id: int, reached_at: datetime) -> bool:
+        if killmail_id in self._sent:
+            return False
+        self._sent[killmail_id] = reached_at
+        self._position = max(self._position, reached_at)
+        if len(self._sent) > REMEMBERED:
+            oldest = self._position - 2 * OVERLAP
+            self._sent = {each: at for each, at in self._sent.items() if at >= oldest}
+        return True
+
+    def _reached_at(self, after: int) -> datetime:
+        if after == 0:
+            return datetime(2000, 1, 1)
+        reached_at = killmails.reached_at(self.viewer, after)
+        if reached_at is None:
+            raise BadUserInput("after is not a killmail of yours.")
+        return reached_at
+
+
+class SyncProgress(Subscription):
+    """A sync of the viewer's as it goes on; without an id, whichever is under way or comes next."""
+
+    def __init__(self, reader: Reader, sync_id: int | None) -> None:
+        """Raises BadUserInput, the same for others' syncs and for none."""
+        super().__init__(reader)
+        self._sync_id = sync_id
+        self._latest: syncs.SyncView | None = None
+        self._shown: syncs.SyncView | None = None
+        self._reread_at = 0.0
+        if sync_id is not None and syncs.one_of(self.viewer, sync_id) is None:
+            raise BadUserInput("syncId is not a sync of yours.")
+
+    def tell(self, sync: syncs.SyncView) -> None:
+        """Called by the hub for a sync of the viewer's. Only the newest state counts."""
+        if self._sync_id in (None, sync.id):
+            self._latest = sync
+            self._wake()
+
+    def resume(self) -> None:
+        self._reread_at = 0.0
+        self._wake()
+
+    def take(self) -> list[syncs.SyncView]:
+        latest, self._latest = self._latest, None
+        if time.monotonic() >= self._reread_at:
+            latest = self._read()
+            self._reread_at = time.monotonic() + SYNC_REREAD_SECONDS
+        if latest is None or latest == self._shown:
+            return []
+        self._shown = latest
+        self.ended = self._sync_id is not None and latest.ended
+        return [latest]
+
+    def seconds_until_due(self) -> float | None:
+        return max(0.0, self._reread_at - time.monotonic())
+
+    def _read(self) -> syncs.SyncView | None:
+        with db.connection_context():
+            if self._sync_id is not None:
+                return syncs.one_of(self.viewer, self._sync_id)
+            return syncs.latest_of(self.viewer.id)
+
+
+class Names(Subscription):
+    """The names of some ids, as they become known; ends when all are."""
+
+    def __init__(self, reader: Reader, ids: Collection[int]) -> None:
+        """Raises BadUserInput."""
+        super().__init__(reader)
+        if not 1 <= len(ids) <= MAX_NAMES:
+            raise BadUserInput(f"ids must be 1 to {MAX_NAMES}.")
+        self._wanted = set(ids)
+        self._reread_at = 0.0
+
+    def resume(self) -> None:
+        """Called by the hub when names were resolved, whosever they are."""
+        self._reread_at = 0.0
+        self._wake()
+
+    def take(self) -> list[list[Entity]]:
+        if time.monotonic() < self._reread_at:
+            return []
+        self._reread_at = time.monotonic() + NAMES_REREAD_SECONDS
+        with db.connection_context():
+            known = names_of(self._wanted)
+        self._wanted -= known.keys()
+        self.ended = not self._wanted
+        return [[Entity(each, name) for each, name in known.items()]] if known else []
+
+    def seconds_until_due(self) -> float | None:
+        return max(0.0, self._reread_at - time.monotonic())
+
+
+class WorkerStatusUpdates(Subscription):
+    """The queues, every so many seconds."""
+
+    def __init__(self, reader: Reader, system: System, interval_seconds: int | None) -> None:
+        """Raises BadUserInput."""
+        super().__init__(reader)
+        if interval_seconds is None or not 1 <= interval_seconds <= 60:
+            raise BadUserInput("intervalSeconds must be 1 to 60.")
+        self._system = system
+        self._interval = interval_seconds
+        self._due_at = 0.0
+
+    def take(self) -> list[Any]:
+        if time.monotonic() < self._due_at:
+            return []
+        self._due_at = time.monotonic() + self._interval
+        with db.connection_context():
+            return [queue_status(self._system)]
+
+    def seconds_until_due(self) -> float | None:
+        return max(0.0, self._due_at - time.monotonic())

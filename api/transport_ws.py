@@ -1,0 +1,285 @@
+"""WebSocket /graphql: the server's side of graphql-transport-ws.
+
+The protocol page is https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md; close codes mean what it says.
+One thread serves a socket: it reads what the client says, takes what its subscriptions have, executes the documents on
+that and sends. It alone waits for its client. Queries and subscriptions are served; mutations change the session
+cookie, which only an HTTP response can, and are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from flask import Blueprint, abort, current_app, request
+from flask_sock import Sock
+from graphql import OperationType
+from limits import parse
+from peewee import PeeweeException
+from simple_websocket import ConnectionClosed
+
+from api import system
+from api.callers import GRAPHQL_LIMIT, is_own_origin, limiter, user_or_address
+from api.context import Context
+from api.errors import ApiError, BadUserInput, RateLimited, Unauthenticated, format_error
+from api.execution import InvalidDocumentError, Prepared, prepare, run
+from api.hub import SIGNED_OUT, Hub
+from api.session import current_user
+from api.subscribing import open_subscription
+from api.subscriptions import Reader, Subscription
+from api.system import System
+from api.transport_http import MAX_BODY, read_request
+from api.wire import Wire
+from database import db
+from models import User
+
+log = logging.getLogger(__name__)
+
+PROTOCOL = "graphql-transport-ws"
+EXTENSION = "killmail-sync.hub"
+
+#: Seconds a client has for its connection_init.
+INIT_SECONDS = 10.0
+#: Running subscriptions of one socket, and characters of an operation's id.
+MAX_SUBSCRIPTIONS = 20
+MAX_ID_LENGTH = 128
+
+BAD_REQUEST, UNAUTHORIZED, BAD_PROTOCOL, INIT_TIMEOUT, ID_TAKEN, TOO_MANY_INITS = 4400, 4401, 4406, 4408, 4409, 4429
+SLOW_CONSUMER = 4008
+INTERNAL_ERROR, TRY_AGAIN_LATER = 1011, 1013
+
+#: simple-websocket's. Seconds between pings: proxies cut idle connections after a minute or so.
+SERVER_OPTIONS = {"subprotocols": [PROTOCOL], "ping_interval": 25, "max_message_size": MAX_BODY}
+
+blueprint = Blueprint("graphql_ws", __name__)
+sock = Sock()
+
+
+@blueprint.before_request
+def refuse_foreign_origins() -> None:
+    """A page of another site may open sockets here, and the browser would send our cookie along."""
+    if not is_own_origin(request, system.current().settings):
+        abort(403)
+    # Compressing each message for each socket costs memory (100 KB a socket) that short messages do not pay back.
+    request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+
+
+@sock.route("/graphql", bp=blueprint)  # type: ignore[untyped-decorator]
+def serve(ws: Any) -> None:
+    user, owner = current_user(), user_or_address()
+    if not db.is_closed():
+        db.close()  # a socket lives for hours; connections are for work
+    hub = cast(Hub, current_app.extensions[EXTENSION])
+    Connection(Wire(ws), hub, system.current(), user, owner).serve()
+
+
+class _CloseError(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Connection:
+    """One socket: the protocol's states, and its running subscriptions by the client's ids."""
+
+    def __init__(self, wire: Wire, hub: Hub, of: System, user: User | None, owner: str) -> None:
+        self.owner = owner
+        self.user_id = None if user is None else user.id
+        self.session_epoch = None if user is None else user.session_epoch
+        self._user = user
+        self._wire = wire
+        self._hub = hub
+        self._system = of
+        self._acknowledged = False
+        self._init_deadline = time.monotonic() + INIT_SECONDS
+        self._running: dict[str, _Running] = {}
+        self._closing: _CloseError | None = None
+        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
+            "connection_init": self._on_init,
+            "ping": self._on_ping,
+            "pong": lambda message: None,
+            "subscribe": self._on_subscribe,
+            "complete": self._on_complete,
+        }
+
+    def close(self, code: int, reason: str) -> None:
+        """Called by other threads: end this soon."""
+        self._closing = self._closing or _CloseError(code, reason)
+        self._wire.wake()
+
+    def serve(self) -> None:
+        """Until either side closes."""
+        try:
+            if self._wire.subprotocol != PROTOCOL:
+                raise _CloseError(BAD_PROTOCOL, "Subprotocol not acceptable")
+            if not self._hub.enter(self):
+                raise _CloseError(TRY_AGAIN_LATER, "Too many sockets")
+            while self._wire.connected:
+                self._step()
+        except _CloseError as closing:
+            self._wire.close(closing.code, closing.reason)
+        except (ConnectionClosed, OSError):
+            log.debug("a socket went away")
+        except Exception:
+            log.exception("a socket failed")
+            self._wire.close(INTERNAL_ERROR, "Internal error")
+        finally:
+            self._hub.leave(self)
+            for running in self._running.values():
+                self._hub.unfollow(running.subscription)
+
+    def _step(self) -> None:
+        """Wait for something to do, and do it."""
+        self._wire.wait(self._seconds_to_wait())
+        for text in self._wire.received():
+            self._receive(text)
+        if self._closing is not None:
+            raise self._closing
+        if not self._acknowledged and time.monotonic() >= self._init_deadline:
+            raise _CloseError(INIT_TIMEOUT, "Connection initialisation timeout")
+        for operation_id, running in list(self._running.items()):
+            self._deliver(operation_id, running)
+
+    def _seconds_to_wait(self) -> float | None:
+        due = [running.subscription.seconds_until_due() for running in self._running.values()]
+        if not self._acknowledged:
+            due.append(max(0.0, self._init_deadline - time.monotonic()))
+        return min((seconds for seconds in due if seconds is not None), default=None)
+
+    def _receive(self, text: str | bytes) -> None:
+        try:
+            message = json.loads(text) if isinstance(text, str) else None
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict) or str(message.get("type")) not in self._handlers:
+            raise _CloseError(BAD_REQUEST, "Invalid message")
+        self._handlers[str(message["type"])](message)
+
+    def _on_init(self, message: dict[str, Any]) -> None:
+        if self._acknowledged:
+            raise _CloseError(TOO_MANY_INITS, "Too many initialisation requests")
+        self._acknowledged = True
+        self._send({"type": "connection_ack"})
+
+    def _on_ping(self, message: dict[str, Any]) -> None:
+        payload = message.get("payload")
+        self._send({"type": "pong", "payload": payload} if isinstance(payload, dict) else {"type": "pong"})
+
+    def _on_complete(self, message: dict[str, Any]) -> None:
+        self._stop(_operation_id(message))
+
+    def _on_subscribe(self, message: dict[str, Any]) -> None:
+        if not self._acknowledged:
+            raise _CloseError(UNAUTHORIZED, "Unauthorized")
+        operation_id = _operation_id(message)
+        if operation_id in self._running:
+            raise _CloseError(ID_TAKEN, f"Subscriber for {operation_id} already exists")
+        try:
+            query, variables, operation_name = read_payload(message.get("payload"))
+            self._count_operation()
+            with db.connection_context():
+                self._begin(operation_id, prepare(query), variables, operation_name)
+        except InvalidDocumentError as error:
+            self._send({"id": operation_id, "type": "error", "payload": error.formatted()})
+        except ApiError as error:
+            self._send({"id": operation_id, "type": "error", "payload": [format_error(error)]})
+        except PeeweeException:
+            log.exception("an operation on a socket failed")
+            raise _CloseError(INTERNAL_ERROR, "The database does not answer") from None
+
+    def _count_operation(self) -> None:
+        if not limiter.limiter.hit(parse(GRAPHQL_LIMIT), "socket", self.owner):
+            raise RateLimited("Too many operations. Please wait a minute.")
+
+    def _begin(
+        self, operation_id: str, prepared: Prepared, variables: dict[str, Any], operation_name: str | None
+    ) -> None:
+        viewer = self._viewer()
+        operation = prepared.operation(operation_name)
+        context = Context(self._system, viewer, prepared.named_fields)
+        execute = Execution(prepared, context, variables, operation_name)
+        if operation.operation is OperationType.QUERY:
+            self._send({"id": operation_id, "type": "next", "payload": execute()})
+            self._send({"id": operation_id, "type": "complete"})
+            return
+        if operation.operation is OperationType.MUTATION:
+            raise BadUserInput("Mutations are served by POST at this address.")
+        if viewer is None:
+            raise Unauthenticated
+        if len(self._running) >= MAX_SUBSCRIPTIONS:
+            raise RateLimited(f"One socket carries {MAX_SUBSCRIPTIONS} subscriptions.")
+        reader = Reader(viewer, self._wire.wake, lambda: self.close(SLOW_CONSUMER, "Slow consumer"))
+        subscription = open_subscription(reader, self._system, prepared, operation, variables)
+        self._running[operation_id] = _Running(subscription, execute)
+        # From here on the hub tells it; what came before is read by the first `take`.
+        self._hub.follow(subscription)
+
+    def _viewer(self) -> User | None:
+        """The signed-in user as of now."""
+        if self._user is None:
+            return None
+        user: User | None = User.get_or_none((User.id == self.user_id) & (User.session_epoch == self.session_epoch))
+        if user is None:
+            raise _CloseError(SIGNED_OUT, "Signed out")
+        return user
+
+    def _deliver(self, operation_id: str, running: _Running) -> None:
+        try:
+            for payload in running.subscription.take():
+                self._send({"id": operation_id, "type": "next", "payload": running.execute(payload)})
+        except ApiError as error:
+            self._stop(operation_id)
+            self._send({"id": operation_id, "type": "error", "payload": [format_error(error)]})
+            return
+        if running.subscription.ended:
+            self._stop(operation_id)
+            self._send({"id": operation_id, "type": "complete"})
+
+    def _stop(self, operation_id: str) -> None:
+        running = self._running.pop(operation_id, None)
+        if running is not None:
+            self._hub.unfollow(running.subscription)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            text = json.dumps(message, ensure_ascii=False)
+            text.encode()
+        except (UnicodeEncodeError, RecursionError):  # an id or a ping's payload that was made to break us
+            raise _CloseError(BAD_REQUEST, "Invalid message") from None
+        self._wire.send(text)
+
+
+class Execution:
+    """A document and what it is executed with, time and again."""
+
+    def __init__(
+        self, prepared: Prepared, context: Context, variables: dict[str, Any], operation_name: str | None
+    ) -> None:
+        self._arguments = (prepared, context, variables, operation_name)
+
+    def __call__(self, payload: Any = None) -> dict[str, Any]:
+        return run(*self._arguments, root=payload)
+
+
+class _Running:
+    def __init__(self, subscription: Subscription, execute: Execution) -> None:
+        self.subscription = subscription
+        self.execute = execute
+
+
+def read_payload(payload: Any) -> tuple[str, dict[str, Any], str | None]:
+    """A subscribe message's payload. Raises _CloseError where the protocol says so."""
+    if not isinstance(payload, dict) or not isinstance(payload.get("query"), str):
+        raise _CloseError(BAD_REQUEST, "Invalid message")
+    return read_request(payload)
+
+
+def _operation_id(message: dict[str, Any]) -> str:
+    operation_id = message.get("id")
+    if not isinstance(operation_id, str) or not 0 < len(operation_id) <= MAX_ID_LENGTH:
+        raise _CloseError(BAD_REQUEST, "Invalid message")
+    return operation_id

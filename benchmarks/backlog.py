@@ -1,0 +1,44 @@
+"""A background backlog: a pilot whose thousands of killmails the scheduler's sync (priority 3) is fetching."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from benchmarks.b05_nothing_new import QUEUE_DUE_USERS
+from benchmarks.harness import Cluster, add_killmails, browser, new_pilot, send, wait_until
+from database import utcnow
+
+_PENDING = "SELECT COUNT(*) FROM ledger WHERE state = 'pending' AND priority < 8"
+
+
+def pending(system: Cluster) -> int:
+    """Background killmails that wait now."""
+    return int(system.scalar(_PENDING))
+
+
+def build(system: Cluster, killmails: int) -> int:
+    """Give a pilot who has logged in before so many new killmails, and let the scheduler find them.
+
+    Returns the character's id when all are listed and the first are being fetched.
+    """
+    character_id = new_pilot(system, 1)
+    browser(system, "10.1.0.1").log_in(character_id)
+    system.wait_for_syncs()
+    add_killmails(system, character_id, killmails)
+    past = utcnow() - timedelta(minutes=1)
+    system.rows("UPDATE users SET next_sync_at = ? WHERE character_id = ? RETURNING id", past, character_id)
+    send(system, QUEUE_DUE_USERS)
+    listed = "SELECT state FROM syncs WHERE trigger = 'SCHEDULE' ORDER BY id DESC LIMIT 1"
+    wait_until(lambda: system.rows(listed) == [("FETCHING",)], f"{killmails} killmails are listed", 300)
+    return character_id
+
+
+def rate(system: Cluster, since: int) -> float:
+    """Requests a second at ESI's door since that log entry, whoever they are for."""
+    arrivals: list[float] = sorted(
+        entry["at"] for entry in system.simulated.requests(since) if entry["route"] in _COUNTED
+    )
+    return (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
+
+
+_COUNTED = ("killmail", "recent", "names")

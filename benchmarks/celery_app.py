@@ -1,0 +1,42 @@
+"""The same work on Celery 5, as its documentation recommends it: only the orchestration is Celery's.
+
+Tasks are acknowledged late, so that a worker that stops hands back what it holds; results, which nobody reads, are
+ignored; the prefetch multiplier is the default, which the guide keeps for short tasks; messages go out as one group.
+There is no ledger: a killmail whose task fails or is lost is gone, and nobody knows when all are there.
+https://docs.celeryq.dev/en/stable/userguide/optimizing.html
+"""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery, group  # type: ignore[import-untyped]
+
+import database
+import settings
+from benchmarks.bare_loop import fetch_and_store
+
+app = Celery("benchmarks", broker=os.environ["RABBITMQ_URL"].replace("%2F", "/"))
+app.conf.update(
+    task_default_queue="benchmark_celery",
+    task_acks_late=True,
+    task_ignore_result=True,
+    worker_enable_remote_control=False,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+)
+
+
+@app.task  # type: ignore[untyped-decorator]
+def fetch(killmail_id: int, killmail_hash: str) -> None:
+    """One killmail."""
+    if database.db.obj is None:
+        database.connect(settings.current().database_url)
+    database.db.connect(reuse_if_open=True)
+    fetch_and_store(killmail_id, killmail_hash)
+
+
+@app.task  # type: ignore[untyped-decorator]
+def fetch_all(references: list[tuple[int, str]]) -> None:
+    """A whole list."""
+    group(fetch.s(*reference) for reference in references).apply_async()

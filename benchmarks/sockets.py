@@ -1,0 +1,72 @@
+"""A browser's live connection: graphql-transport-ws over websocket-client."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import websocket
+
+#: Seconds until a message that has to come counts as lost.
+PATIENCE = 60.0
+
+#: What the dashboard shows of a killmail that has just been stored.
+NEW_KILLMAIL = """subscription ($after: ID) { newKillmail(after: $after) {
+  id killmailTime isLoss attackerCount zkillboardUrl
+  solarSystem { id name } victim { shipType { id name } } finalBlow { character { id name } } } }"""
+
+
+class LiveSocket:
+    """One connection, acknowledged. `sockopt`: options of the socket, set before it connects."""
+
+    def __init__(self, web_url: str, cookie: str, sockopt: tuple[tuple[int, int, int], ...] = ()) -> None:
+        self.ws = websocket.create_connection(
+            web_url.replace("http", "ws", 1) + "/graphql",
+            subprotocols=["graphql-transport-ws"],
+            cookie=cookie,
+            origin=web_url,
+            timeout=PATIENCE,
+            sockopt=sockopt,
+        )
+        self._send({"type": "connection_init"})
+        if self.receive()["type"] != "connection_ack":
+            raise RuntimeError("the server did not acknowledge the connection")
+
+    def subscribe(self, query: str, operation_id: str = "1", **variables: Any) -> None:
+        payload = {"query": query, "variables": variables}
+        self._send({"id": operation_id, "type": "subscribe", "payload": payload})
+
+    def settle(self) -> None:
+        """Return when the server has done all that was sent before. Only while no subscription delivers."""
+        self._send({"type": "ping", "payload": {"settle": 1}})
+        if self.receive()["type"] != "pong":
+            raise RuntimeError("the server was telling something else")
+
+    def receive(self) -> dict[str, Any]:
+        """The next message. Raises RuntimeError when the server closes instead."""
+        opcode, data = self.ws.recv_data()
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            raise RuntimeError(f"the server closed the socket: {data[2:].decode(errors='replace')}")
+        message: dict[str, Any] = json.loads(data)
+        return message
+
+    def next_killmail_id(self) -> int:
+        """The id in the next `next`."""
+        message = self.receive()
+        if message["type"] != "next":
+            raise RuntimeError(f"not a killmail: {message}")
+        return int(message["payload"]["data"]["newKillmail"]["id"])
+
+    def fileno(self) -> int:
+        """For selectors."""
+        if self.ws.sock is None:
+            raise RuntimeError("the socket is closed")
+        return self.ws.sock.fileno()
+
+    def close(self) -> None:
+        """Cut the connection: no goodbye, which a client that does not read could not finish."""
+        if self.ws.sock is not None:
+            self.ws.sock.close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self.ws.send(json.dumps(message))

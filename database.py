@@ -1,0 +1,141 @@
+"""The database connection: SQLite for one machine, PostgreSQL for many processes, behind one peewee handle.
+
+Every process calls `connect` once. Threads check a connection out for one unit of work (`db.connection_context()`).
+Times are naive UTC in every column: the same text sorts the same way on both engines. All writes on SQLite take the
+write lock at BEGIN (`lock_type="IMMEDIATE"`), so that a reader never has to be upgraded and fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from peewee import Database, DatabaseProxy, OperationalError
+from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+
+#: Seconds a writer waits for SQLite's single write lock before it gives up.
+SQLITE_BUSY_SECONDS = 30
+#: Connections a process may hold: worker threads and web threads each use one at a time.
+MAX_CONNECTIONS = 200
+#: Seconds to wait for a free connection, and for a PostgreSQL server to answer a connect.
+POOL_TIMEOUT_SECONDS = 10
+CONNECT_TIMEOUT_SECONDS = 5
+
+#: Bound parameters one statement may carry: SQLite's limit since 3.32 is 32,766, PostgreSQL's is 65,535.
+MAX_PARAMETERS = 30_000
+
+#: Stands for the real database until `connect` is called; models bind to it.
+db: Any = DatabaseProxy()
+
+
+def connect(database_url: str) -> Database:
+    """Bind `db` to the database at `database_url` (already validated by settings) and return it.
+
+    No connection is made yet. Raises peewee.OperationalError where SQLite's directory cannot be made.
+    """
+    database = _sqlite(database_url) if database_url.startswith("sqlite") else _postgresql(database_url)
+    db.initialize(database)
+    return database
+
+
+def is_sqlite() -> bool:
+    return isinstance(db.obj, PooledSqliteDatabase)
+
+
+def _sqlite(url: str) -> Database:
+    path = Path("/" + url.removeprefix("sqlite:///").lstrip("/"))
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperationalError(f"cannot make the directory {path.parent}: {error.strerror}") from error
+    return PooledSqliteDatabase(
+        str(path),
+        max_connections=MAX_CONNECTIONS,
+        timeout=POOL_TIMEOUT_SECONDS,
+        lock_type="IMMEDIATE",
+        check_same_thread=False,
+        pragmas={
+            "journal_mode": "wal",
+            "busy_timeout": SQLITE_BUSY_SECONDS * 1000,
+            "foreign_keys": 1,
+            # WAL with NORMAL survives any crash of the process; a power cut may undo the last commits, never tear them.
+            "synchronous": "normal",
+            "cache_size": -16 * 1024,
+        },
+    )
+
+
+def _postgresql(url: str) -> Database:
+    parts = urlsplit(url)
+    return PooledPostgresqlDatabase(
+        unquote(parts.path.lstrip("/")),
+        user=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        host=parts.hostname,
+        port=parts.port or 5432,
+        max_connections=MAX_CONNECTIONS,
+        timeout=POOL_TIMEOUT_SECONDS,
+        stale_timeout=3600,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        # A lock held by a stuck process must end in an error, not in a stuck pipeline.
+        options="-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=60s",
+        application_name="killmail-sync",
+        **dict(parse_qsl(parts.query)),  # sslmode and its like: settings let nothing else through
+    )
+
+
+def utcnow() -> datetime:
+    """Now, as it is stored: naive UTC with microseconds."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def from_epoch(seconds: float) -> datetime:
+    """Seconds since the epoch, as they are stored: naive UTC."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+
+
+def as_datetime(value: datetime | str) -> datetime:
+    """A time as hand-written SQL returns it: text on SQLite."""
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+def execute(sql: str, params: Sequence[Any] = ()) -> Any:
+    """Run hand-written SQL with `?` placeholders on either engine; returns the DB-API cursor.
+
+    The statements that run for every killmail are written by hand: building them with the query builder costs
+    several times what the database needs to run them. Times that come back are `datetime` on PostgreSQL and text on
+    SQLite: read rows whose times matter through the models.
+    """
+    if is_sqlite():
+        return db.execute_sql(sql, [str(value) if isinstance(value, datetime) else value for value in params])
+    return db.execute_sql(sql.replace("?", "%s"), params)
+
+
+def placeholders(values: Collection[Any]) -> str:
+    """`?, ?, ?` for as many as there are values."""
+    return ", ".join("?" * len(values))
+
+
+def insert_rows(table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
+    """Insert all rows in one statement (or as few as the engines' limit on parameters allows)."""
+    step = max(1, MAX_PARAMETERS // len(columns))
+    row_marks = f"({placeholders(columns)})"
+    for start in range(0, len(rows), step):
+        chunk = rows[start : start + step]
+        values = ", ".join([row_marks] * len(chunk))
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values} {on_conflict}"
+        execute(sql, [value for row in chunk for value in row])
+
+
+def lock_clause(*, skip_locked: bool = False, share: bool = False, of: str = "") -> str:
+    """FOR UPDATE where the engine has row locks; a SQLite writer holds the only lock there is already.
+
+    `of` names the one table of a join whose rows are meant: without it those of all are locked.
+    """
+    if is_sqlite():
+        return ""
+    words = ["FOR SHARE" if share else "FOR UPDATE", f"OF {of}" if of else "", "SKIP LOCKED" if skip_locked else ""]
+    return " ".join(word for word in words if word)

@@ -1,0 +1,100 @@
+"""What the end of a request means for the bucket it was paid from.
+
+Pure; `now` is passed in (seconds since the epoch). The invariant: what was reserved is corrected by what ESI charged,
+upwards always, downwards only where ESI's rules say that it charged less; and an answer in the normal course (2xx, in
+time, in accord with the estimate) changes nothing, so that it costs no write. Applying a change to the row is left to
+`permit.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from esi.rate_headers import RateHeaders
+from esi.rate_limit import Bucket, cost_of
+
+#: Seconds to wait where a 429 does not say for how long.
+FIRST_BACK_OFF_SECONDS = 5.0
+#: Seconds added to what a header says: it is cut to whole seconds, and was true when it was written.
+MARGIN_SECONDS = 1.0
+
+Change = Callable[[Bucket], Bucket]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one request took. `bucket`: with the `cost` spent for the time `charge_at`. `decided_at`: when it was let
+    go. `trial`: it finds out whether a bucket that was closed is open again."""
+
+    bucket: Bucket
+    cost: int
+    decided_at: float
+    charge_at: float
+    trial: bool = False
+
+    def is_late(self, now: float) -> bool:
+        """Whether ESI may have charged it so late that it will have the tokens back after us."""
+        return now > self.bucket.charged_by(self.charge_at)
+
+
+def is_refusal(status: int, rates: RateHeaders) -> bool:
+    """Whether the bucket itself was found empty (429), and no limiter inside the game server."""
+    return status == 429 and rates.of_bucket
+
+
+def after_answer(spent: Spent, status: int, rates: RateHeaders, now: float) -> Change | None:
+    """What an answer changes; None for nothing."""
+    refused = is_refusal(status, rates)
+    passed = spent.trial and not refused and status < 500
+    as_expected = cost_of(status) == spent.cost and not spent.is_late(now) and not _is_news(spent, rates)
+    if as_expected and not (refused or passed or _is_alarming(spent, rates)):
+        return None
+
+    def change(bucket: Bucket) -> Bucket:
+        bucket = _charged(bucket, spent, cost_of(status), now)
+        if rates.allowance is not None and rates.window_seconds is not None:
+            bucket = bucket.learn(rates.allowance, rates.window_seconds)
+        if refused:
+            # Its Remaining is not believed: it is nothing, and does not tell what Retry-After brings back.
+            return bucket.close(now + (rates.retry_after or FIRST_BACK_OFF_SECONDS) + MARGIN_SECONDS)
+        if passed:
+            bucket = bucket.open(spent.bucket.closed_until)
+        if rates.remaining is not None and now - spent.decided_at <= bucket.grace_seconds:
+            bucket = bucket.lower_to(now, rates.remaining, as_of=spent.decided_at)
+        return bucket
+
+    return change
+
+
+def after_silence(spent: Spent, now: float) -> Change | None:
+    """It was sent and not answered: ESI may have charged it, at any time until now."""
+    return (lambda bucket: _charged(bucket, spent, spent.cost, now)) if spent.is_late(now) else None
+
+
+def never_sent(spent: Spent) -> Change:
+    """ESI charged nothing."""
+    return lambda bucket: bucket.refund(spent.charge_at, spent.cost)
+
+
+def _charged(bucket: Bucket, spent: Spent, cost: int, now: float) -> Bucket:
+    if cost > spent.cost or spent.is_late(now):
+        return bucket.refund(spent.charge_at, spent.cost).spend(now, cost)
+    return bucket.refund(spent.charge_at, spent.cost - cost)
+
+
+def _is_news(spent: Spent, rates: RateHeaders) -> bool:
+    rule = (spent.bucket.allowance, spent.bucket.window_seconds)
+    return rates.allowance is not None and (rates.allowance, rates.window_seconds) != rule
+
+
+def _is_alarming(spent: Spent, rates: RateHeaders) -> bool:
+    """Whether ESI may have less left than we think, so that the row is worth a look.
+
+    While most of the allowance is left, a difference may be others' requests on their way, and does no harm.
+    """
+    if rates.remaining is None:
+        return False
+    allowance = spent.bucket.allowance
+    slack = 0 if rates.remaining < allowance // 4 else allowance // 16
+    return rates.remaining < spent.bucket.remaining(spent.decided_at) - slack

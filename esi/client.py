@@ -1,0 +1,186 @@
+"""ESI: the six requests a killmail sync needs. Each takes a permit, makes one request, and returns values.
+
+The address is https://esi.evetech.net, its contract the OpenAPI document of the compatibility date that is sent. The
+invariant: what is returned was checked field by field (`values.py`), and whatever goes wrong is an EsiError whose text
+holds no token, hash or URL. Waiting, retrying and counting are left to the limiter and the ledger; parsing a killmail
+to `killmails.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from esi import values
+from esi.answers import MalformedError, decode, error_of, error_text, fresh_for
+from esi.errors import EsiError, EsiTransport
+from esi.transport import Answer, Permit, Transport, TransportError
+from esi.values import Name, NamesFound, NotModified, RecentPage, Reference, ServerStatus
+
+__all__ = [
+    "EsiClient",
+    "Name",
+    "NamesFound",
+    "NotModified",
+    "Permit",
+    "RecentPage",
+    "Reference",
+    "ServerStatus",
+]
+
+T = TypeVar("T")
+
+#: Bytes of a decoded answer. The largest known killmail (3,753 attackers) has under 1 MiB, the market prices 2.
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+#: In the body of the 404 for a page past the end (seen with and without a preamble), and of one for an unknown id.
+_PAST_END = "Requested page does not exist"
+_UNKNOWN_ID = "Ensure all IDs are valid"
+
+
+class EsiClient:
+    """Safe to share between threads: each has its own connection. Make it after a fork, not before."""
+
+    def __init__(
+        self,
+        base_url: str,
+        user_agent: str,
+        compatibility_date: str,
+        connect_timeout: float = 3.05,
+        read_timeout: float = 15.0,
+    ) -> None:
+        """`compatibility_date` is YYYY-MM-DD. Timeouts in seconds; ESI itself gives up on its backend after 10."""
+        self._base = base_url.rstrip("/")
+        self._http = Transport(
+            self._base,
+            {
+                "Accept": "application/json",
+                "User-Agent": user_agent,
+                "X-Compatibility-Date": compatibility_date,
+            },
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            max_bytes=MAX_ANSWER_BYTES,
+        )
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        self._http.close()
+
+    def recent_killmails(
+        self, character_id: int, access_token: str, page: int, permit: Permit, etag: str | None = None
+    ) -> RecentPage | NotModified:
+        """One page (from 1) of a character's losses and final blows of the last 90 days, up to 1,000 of them.
+
+        With `etag`, an unchanged page is NotModified and costs half. Raises EsiError; a 404 is EsiNotFound unless
+        ESI says that the page lies past the end.
+        """
+        what = f"recent killmails of character {character_id}, page {page}"
+        path = f"/characters/{character_id:d}/killmails/recent?page={page:d}"
+        headers = {"Authorization": f"Bearer {access_token}"} | ({"If-None-Match": etag} if etag else {})
+        answer = self._send("GET", path, permit, what, headers)
+        if answer.status == 304 and etag:
+            return NotModified(fresh_for(answer.headers))
+        if answer.status == 404 and _PAST_END in error_text(answer):
+            return RecentPage((), 1, None, fresh_for(answer.headers), None, past_end=True)
+        return _read(answer, what, lambda body: values.recent_page(body, answer.headers))
+
+    def killmail(self, killmail_id: int, killmail_hash: str, permit: Permit) -> dict[str, Any]:
+        """The decoded JSON object of one killmail, whose killmail_id is the one asked for.
+
+        Raises EsiError, and ValueError for what is no killmail_hash (`permit` then hears that nothing was sent).
+        """
+        what = f"killmail {killmail_id}"
+        if not values.is_killmail_hash(killmail_hash):
+            permit.unsent()
+            raise ValueError(f"{what}: its killmail_hash is not 40 lower-case hexadecimal digits")
+        answer = self._send("GET", f"/killmails/{killmail_id:d}/{killmail_hash}", permit, what)
+        return _read(answer, what, lambda body: values.killmail_body(body, killmail_id))
+
+    def names(self, ids: Iterable[int], acquire: Callable[[], Permit | None], max_not_found: int = 20) -> NamesFound:
+        """Names of up to 1,000 positive ids; `acquire` is called for the permit of each request.
+
+        When `acquire` returns None, the call ends with what was settled so far; when it raises, that is lost.
+
+        ESI refuses a whole batch for one unknown id, so a refused batch is halved until the id stands alone. Depth
+        first: each call pins down at least one unknown id, however many there are, and so gets further than the last.
+        After `max_not_found` refusals (of the 100 errors a minute that close all routes) the rest stays unsettled.
+        An error after the first success also ends the call early; before it, it is raised. Raises EsiError,
+        ValueError for more than 1,000 ids or one that is not positive, and what `acquire` raises.
+        """
+        wanted = sorted(set(ids))
+        if len(wanted) > values.MAX_NAMES or (wanted and wanted[0] < 1):
+            raise ValueError(f"names takes up to {values.MAX_NAMES} positive ids")
+        found: list[Name] = []
+        unknown: set[int] = set()
+        batches = [wanted] if wanted else []
+        while batches and max_not_found > 0:
+            permit = acquire()
+            if permit is None:
+                break
+            batch = batches.pop()
+            try:
+                names = self._names(batch, permit)
+            except EsiError:
+                if not found and not unknown:
+                    raise
+                break
+            if names is not None:
+                found += names
+                continue
+            max_not_found -= 1
+            if len(batch) == 1:
+                unknown.update(batch)
+            else:
+                middle = len(batch) // 2
+                batches += [batch[middle:], batch[:middle]]
+        return NamesFound(tuple(found), frozenset(unknown))
+
+    def character_name(self, character_id: int, permit: Permit) -> str:
+        """A character's name, for those POST /universe/names does not know. Raises EsiError."""
+        what = f"character {character_id}"
+        return _read(self._send("GET", f"/characters/{character_id:d}", permit, what), what, values.character_name)
+
+    def status(self, permit: Permit) -> ServerStatus:
+        """The state of the game server. Raises EsiError."""
+        return _read(self._send("GET", "/status", permit, "status"), "status", values.server_status)
+
+    def market_prices(self, permit: Permit) -> dict[int, float]:
+        """ISK by type_id: the average price, else the adjusted one; types that have neither are left out."""
+        what = "market prices"
+        return _read(self._send("GET", "/markets/prices", permit, what), what, values.prices)
+
+    def _names(self, batch: list[int], permit: Permit) -> list[Name] | None:
+        """The names of a batch; None when ESI says that it holds an unknown id."""
+        what = f"names of {len(batch)} ids"
+        body = json.dumps(batch).encode()
+        answer = self._send("POST", "/universe/names", permit, what, {"Content-Type": "application/json"}, body)
+        if answer.status == 404 and _UNKNOWN_ID in error_text(answer):
+            return None
+        return _read(answer, what, lambda body: values.names(body, asked=frozenset(batch)))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        permit: Permit,
+        what: str,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> Answer:
+        try:
+            return self._http.send(method, self._base + path, permit, headers=headers, data=data)
+        except TransportError as failure:
+            raise EsiTransport(f"{what}: {failure}") from failure
+
+
+def _read(answer: Answer, what: str, parse: Callable[[Any], T]) -> T:
+    """What `parse` makes of the decoded body of a 200. Raises EsiError for every other answer and a broken body."""
+    if answer.status != 200:
+        raise error_of(answer, what)
+    try:
+        if answer.broken:
+            raise MalformedError(answer.broken)
+        return parse(decode(answer.body))
+    except MalformedError as error:
+        raise EsiTransport(f"{what}: the answer is broken: {error}", status=200) from error

@@ -1,0 +1,213 @@
+"""Who may ask ESI now, over all processes together: the ceiling, the buckets, and the roads that are closed.
+
+The invariant: a request that got its permit, and leaves at once, breaks none of ESI's limits as far as they are known
+here: no second holds more requests than the ceiling, no window more tokens than its bucket. Nothing is counted in
+memory: every process decides on the same rows (`rate_store.py`). In the normal course that is three statements:
+read everything, spend the tokens if nobody else did since, take the slot.
+
+What an answer teaches is left to `permit.py`; waiting longer than HORIZON_SECONDS is left to the caller.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from esi import rate_store
+from esi.charges import Spent
+from esi.clock import DatabaseClock
+from esi.permit import RequestPermit, Reservation, give_back
+from esi.rate_headers import MAX_WAIT_SECONDS
+from esi.rate_limit import Bucket, RateGroup, reserve_of
+from esi.rate_store import View
+from esi.roads import CROWDED, DOWNTIME, FIRST_PROBE_SECONDS, USED_UP, Closed, RoadLog, closed_gate, is_down
+
+__all__ = ["Allowance", "Closed", "Limiter", "RequestPermit", "RoadState"]
+
+#: Seconds a caller may be kept waiting for its slot. A slot further ahead is not taken.
+HORIZON_SECONDS = 2.0
+#: Slots are this much further apart than the ceiling says. At 50/s that is 20.8 ms: 51 slots span 1.04 s, so requests
+#: may reach ESI's door up to 40 ms too late and no second holds more than 50. Measured: 20.0 ms let 52 through.
+SPACING = 1.04
+#: Seconds a thread may wake after its slot. Who is later takes another slot; a busy machine is allowed more each time,
+#: or nobody would ever go, and never the whole 40 ms, part of which belongs to the network.
+TOLERANCES = (0.010, 0.020, 0.030)
+#: Seconds that are not worth a sleep.
+SHORTEST_SLEEP = 0.0002
+#: Seconds from the slot until ESI has usually charged the request. Who is slower is put right by `RequestPermit`.
+TRANSIT_SECONDS = 0.5
+#: Seconds the others wait for the first request through a bucket that was closed, should it not come back.
+TRIAL_SECONDS = 10.0
+#: Tries to spend without a lock before the row is locked.
+UNLOCKED_TRIES = 3
+#: Allowance of a group that has no bucket: more than anyone sends at once.
+UNLIMITED = 1_000_000
+#: A class whose allowance is used up is woken when a hundredth of it is back, not for every token.
+WORTH_WAKING = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many requests may still be made now. With none, `reopens_at` (seconds since the epoch) and `reason` say
+    when and why; both are None otherwise."""
+
+    requests: int
+    reopens_at: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoadState:
+    """A bucket or gate, for operators. Tokens are None for a gate; `closed_until` is None where it is open."""
+
+    name: str
+    allowance: int | None
+    remaining: int | None
+    closed_until: float | None
+    reason: str | None
+
+
+class Limiter:
+    """Hands out permits. Safe to share between threads; any number of processes work on one database."""
+
+    def __init__(self, requests_per_second: float) -> None:
+        self._interval = SPACING / requests_per_second
+        self._clock = DatabaseClock()
+        self._log = RoadLog()
+        #: Threads of one process take turns: at once they would only make each other decide again.
+        self._turn = threading.Lock()
+
+    def acquire(self, group: RateGroup, owner: str, *, background: bool) -> RequestPermit:
+        """Leave for one request of `owner` (a character's id, or one name for this address), which is to be made now.
+
+        Sleeps until its slot, HORIZON_SECONDS at most. Raises Closed where the road is closed for longer. Must not be
+        called within a transaction: its locks would hold up every other process while this one sleeps.
+        """
+        if rate_store.in_transaction():
+            raise RuntimeError("a permit is acquired outside of transactions")
+        deadline = time.monotonic() + HORIZON_SECONDS
+        reserved = self._reserve(group, _key(group, owner), background)
+        try:
+            slot_at = self._await_slot(deadline)
+        except BaseException:  # Closed, or the thread is being stopped: either way nothing is sent
+            give_back(reserved)
+            raise
+        self._log.passed(slot_at)
+        return RequestPermit(reserved, slot_at, self._log)
+
+    def allowance(self, group: RateGroup, owner: str, *, background: bool, upcoming: int = 0) -> Allowance:
+        """How many requests may be made now after the `upcoming` ones that are on their way. Reserves nothing."""
+        view = rate_store.read(_key(group, owner), self._clock)
+        closed = closed_gate(view, group)
+        if closed is not None:
+            return Allowance(0, closed.until, closed.reason)
+        if is_down(view.gates.get(DOWNTIME)):
+            return Allowance(1, None, None)  # the probe
+        if not group.bucketed:
+            return Allowance(UNLIMITED, None, None)
+        bucket = view.bucket or Bucket(group.allowance, group.window_seconds)
+        # As if those on their way had left now: that is when theirs will return.
+        left = bucket.spend(view.now, group.cost * upcoming)
+        reserve = reserve_of(left.allowance, background=background)
+        requests = (left.remaining(view.now) - reserve) // group.cost
+        if requests > 0 and not left.is_closed(view.now):
+            return Allowance(1 if left.on_trial else requests, None, None)
+        worth_waking = max(group.cost, left.allowance // WORTH_WAKING)
+        return Allowance(0, left.reopens_at(view.now, worth_waking, reserve), USED_UP)
+
+    def snapshot(self) -> list[RoadState]:
+        """Every group's emptiest bucket, without its owner, and every gate that is closed."""
+        view = rate_store.read("", self._clock)
+        emptiest: dict[str, RoadState] = {}
+        for key, stored in rate_store.buckets():
+            name = key.partition(":")[0]
+            state = _bucket_state(name, stored.settled(view.now, MAX_WAIT_SECONDS), view.now)
+            if name not in emptiest or (state.remaining or 0) < (emptiest[name].remaining or 0):
+                emptiest[name] = state
+        gates = [
+            RoadState(name, None, None, gate.closed_until, gate.reason)
+            for name, gate in sorted(view.gates.items())
+            if gate.closed_until > view.now
+        ]
+        return [emptiest[name] for name in sorted(emptiest)] + gates
+
+    def _reserve(self, group: RateGroup, key: str, background: bool) -> Reservation:
+        for _ in range(UNLOCKED_TRIES):
+            with self._turn:
+                reserved = self._try_to_reserve(group, key, background)
+            if reserved is not None:
+                return reserved
+        # Many want the same row: take turns.
+        with rate_store.transaction():
+            rate_store.lock_bucket(key)
+            reserved = self._try_to_reserve(group, key, background)
+        if reserved is None:
+            raise Closed(self._clock.now() + self._interval, CROWDED, key)
+        return reserved
+
+    def _try_to_reserve(self, group: RateGroup, key: str, background: bool) -> Reservation | None:
+        """None if somebody else changed something meanwhile. Raises Closed."""
+        view = rate_store.read(key, self._clock)
+        if group.bucketed and view.bucket is None:
+            rate_store.create_bucket(key, group)
+            return None
+        self._refuse(view, group, key, background)
+        spent = None
+        if view.bucket is not None:
+            spent = _spend(view.bucket, view, group.cost)
+            if not rate_store.swap_bucket(key, view.row, spent.bucket):
+                return None
+        probe = is_down(view.gates.get(DOWNTIME))
+        reserved = Reservation(group, key, self._clock, view.gates, spent, probe)
+        if probe and not rate_store.take_probe(DOWNTIME, view.now, view.now + FIRST_PROBE_SECONDS):
+            give_back(reserved)
+            return None
+        return reserved
+
+    def _refuse(self, view: View, group: RateGroup, key: str, background: bool) -> None:
+        """Raise Closed unless every road is open."""
+        closed = closed_gate(view, group)
+        if closed is not None:
+            raise closed
+        bucket = view.bucket
+        if bucket is not None:
+            reserve = reserve_of(bucket.allowance, background=background)
+            if not bucket.allows(view.now, group.cost, reserve):
+                raise Closed(bucket.reopens_at(view.now, group.cost, reserve), USED_UP, key)
+        if view.next_slot_at >= view.now + HORIZON_SECONDS:
+            raise Closed(view.next_slot_at - HORIZON_SECONDS + self._interval, CROWDED, rate_store.SLOTS)
+
+    def _await_slot(self, deadline: float) -> float:
+        """Sleep until a slot and return its time. Raises Closed if none comes before `deadline` (monotonic)."""
+        attempt = 0
+        while (horizon := deadline - time.monotonic()) > 0:
+            slot = rate_store.take_slot(self._interval, horizon)
+            if slot is None:
+                break
+            wait = slot - self._clock.now()
+            if wait > SHORTEST_SLEEP:
+                time.sleep(min(wait, horizon))
+            if self._clock.now() - slot <= TOLERANCES[min(attempt, len(TOLERANCES) - 1)]:
+                return slot
+            attempt += 1
+        raise Closed(self._clock.now() + self._interval, CROWDED, rate_store.SLOTS)
+
+
+def _spend(bucket: Bucket, view: View, cost: int) -> Spent:
+    charge_at = max(view.now, view.next_slot_at) + TRANSIT_SECONDS
+    after = bucket.spend(charge_at, cost)
+    if bucket.on_trial:
+        after = after.close(view.now + TRIAL_SECONDS)
+    return Spent(after, cost, view.now, charge_at, bucket.on_trial)
+
+
+def _key(group: RateGroup, owner: str) -> str:
+    return f"{group.name}:{owner}"
+
+
+def _bucket_state(name: str, bucket: Bucket, now: float) -> RoadState:
+    remaining = max(0, bucket.remaining(now))
+    is_open = bucket.allows(now, 1)
+    closed_until = None if is_open else bucket.reopens_at(now, 1)
+    return RoadState(name, bucket.allowance, remaining, closed_until, None if is_open else USED_UP)

@@ -1,0 +1,167 @@
+"""A permit: leave to make one request, and what its end means for those that come after.
+
+The invariant: every end is told to the bucket (`charges.py` says what it changes there) and to the gates, and an answer
+in the normal course writes nothing. Deciding who may go is left to `limiter.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from esi import charges, rate_store
+from esi.charges import FIRST_BACK_OFF_SECONDS, MARGIN_SECONDS, Change, Spent
+from esi.clock import DatabaseClock
+from esi.rate_headers import RateHeaders, parse_rate_headers
+from esi.rate_limit import UNBUCKETED, Bucket, RateGroup, back_off
+from esi.rate_store import Gate
+from esi.roads import (
+    DOWN,
+    DOWNTIME,
+    DOWNTIME_FAILURES,
+    ERROR_LIMIT,
+    ERRORS,
+    TOLD_TO_WAIT,
+    USED_UP,
+    RoadLog,
+    probe_pause,
+)
+
+#: Statuses of a server that is not there (ESI docs; esi-issues 640 and 797).
+UNREACHABLE = frozenset({502, 503, 504})
+#: Errors left in the minute at which requests without a bucket stop: other threads' are on their way.
+ERRORS_KEPT = 20
+#: Seconds of a 420 that does not say for how long: the error limit's window (ESI docs).
+ERROR_WINDOW_SECONDS = 60.0
+#: Seconds to wait, at most, where a 429 does not say for how long.
+LONGEST_BACK_OFF_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What was taken for one request, and what was known when it was.
+
+    `spent`: None where the group has no bucket. `probe`: this request finds out whether ESI is up again.
+    """
+
+    group: RateGroup
+    key: str
+    clock: DatabaseClock
+    gates: Mapping[str, Gate]
+    spent: Spent | None
+    probe: bool
+
+    def failures(self, gate: str) -> int:
+        """Failures in a row at that gate, as read when the request was let go."""
+        seen = self.gates.get(gate)
+        return 0 if seen is None else seen.failures
+
+
+class RequestPermit:
+    """Leave for one request, which is to leave at once. Tell it exactly once how the request ended.
+
+    `slot_at`: when the request is to reach ESI's door (seconds since the epoch, the database's clock).
+    """
+
+    def __init__(self, reservation: Reservation, slot_at: float, log: RoadLog) -> None:
+        self.slot_at = slot_at
+        self._reservation = reservation
+        self._log = log
+        self._used = False
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """ESI answered. Closes roads, corrects what was reserved, learns a changed rule."""
+        self._use()
+        reserved, rates, now = self._reservation, parse_rate_headers(headers), self._reservation.clock.now()
+        if reserved.spent is not None:
+            change = charges.after_answer(reserved.spent, status, rates, now)
+            if change is not None:
+                before, after = change_bucket(reserved, change)
+                self._tell_log(before, after, now)
+        self._tell_gates(status, rates, now)
+
+    def unsent(self) -> None:
+        """Nothing reached ESI, nothing was charged."""
+        self._use()
+        give_back(self._reservation)
+
+    def unanswered(self) -> None:
+        """ESI may have charged it, at any time until now: what was reserved stays spent."""
+        self._use()
+        reserved = self._reservation
+        change = charges.after_silence(reserved.spent, reserved.clock.now()) if reserved.spent else None
+        if change is not None:
+            change_bucket(reserved, change)
+
+    def _use(self) -> None:
+        if self._used:
+            raise RuntimeError("a permit is good for one request")
+        self._used = True
+
+    def _tell_log(self, before: Bucket, after: Bucket, now: float) -> None:
+        if after.closed_until > before.closed_until:
+            self._log.closed(self._reservation.key, now, after.closed_until, USED_UP)
+        elif before.on_trial and not after.on_trial:
+            self._log.opened(self._reservation.key)
+
+    def _tell_gates(self, status: int, rates: RateHeaders, now: float) -> None:
+        if status == 420:
+            until = now + (rates.error_reset or rates.retry_after or ERROR_WINDOW_SECONDS) + MARGIN_SECONDS
+            self._close(ERROR_LIMIT, now, until, ERRORS)
+        elif rates.error_remain is not None and rates.error_remain <= ERRORS_KEPT:
+            until = now + (rates.error_reset or ERROR_WINDOW_SECONDS) + MARGIN_SECONDS
+            self._close(UNBUCKETED.name, now, until, ERRORS)
+        if status in UNREACHABLE:
+            self._count_downtime(now)
+            return
+        group = self._reservation.group.name
+        if status == 429 and not (charges.is_refusal(status, rates) and self._reservation.spent):
+            growing = back_off(FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS, self._reservation.failures(group))
+            self._close(group, now, now + (rates.retry_after or growing) + MARGIN_SECONDS, TOLD_TO_WAIT)
+        elif status < 400 and self._reservation.failures(group):
+            rate_store.forget_failures(group, closed_before=now)
+        if status < 500 and self._reservation.failures(DOWNTIME):
+            self._end_downtime()
+
+    def _close(self, gate: str, now: float, until: float, reason: str) -> None:
+        if rate_store.close_gate(gate, now, until, reason):
+            self._log.closed(gate, now, until, reason)
+
+    def _count_downtime(self, now: float) -> None:
+        if self._reservation.probe:
+            until = now + probe_pause(self._reservation.failures(DOWNTIME) + 1)
+            rate_store.keep_closed(DOWNTIME, until)
+            return
+        until = now + probe_pause(DOWNTIME_FAILURES)
+        if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN):
+            self._log.closed(DOWNTIME, now, until, DOWN)
+
+    def _end_downtime(self) -> None:
+        if self._reservation.probe:
+            if rate_store.forget_failures(DOWNTIME):
+                self._log.opened(DOWNTIME)
+        else:
+            # Sent before the road was closed: tells nothing about what a probe has to find out.
+            rate_store.forget_failures(DOWNTIME, fewer_than=DOWNTIME_FAILURES)
+
+
+def give_back(reserved: Reservation) -> None:
+    """Return the tokens of a request that never left."""
+    if reserved.spent is not None:
+        change_bucket(reserved, charges.never_sent(reserved.spent))
+
+
+def change_bucket(reserved: Reservation, change: Change) -> tuple[Bucket, Bucket]:
+    """Change the reservation's bucket with its row locked; returns it before and after.
+
+    Raises LookupError if somebody deleted the row meanwhile.
+    """
+    with rate_store.transaction():
+        rate_store.lock_bucket(reserved.key)
+        before = rate_store.read(reserved.key, reserved.clock).bucket
+        if before is None:
+            raise LookupError(f"the bucket {reserved.key} was removed while a request was on its way")
+        after = change(before)
+        if after != before:
+            rate_store.store_bucket(reserved.key, after)
+    return before, after

@@ -1,0 +1,86 @@
+"""What ESI's answers say about its limits, read so that no header can do harm.
+
+Pure. The invariant: a value that exists is within the bounds written here; a header that is missing, malformed or out
+of bounds is None, as if it had not been sent. What follows from the values is decided in `permit.py`.
+Source: ESI docs, "Rate limiting" and "Best practices" (https://developers.eveonline.com/docs/services/esi/).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: Tokens in a bucket, and seconds of its window, that are believed. ESI's largest are a few thousand in 15 minutes.
+MAX_TOKENS = 10_000_000
+MAX_WINDOW_SECONDS = 86_400
+#: Seconds that a header may close a road for. What ESI sends is at most its longest window, 15 minutes.
+MAX_WAIT_SECONDS = 3_600.0
+
+_LIMIT = re.compile(r"(\d{1,9})/(\d{1,9}(?:\.\d{1,9})?)([smh])", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class RateHeaders:
+    """The limits' headers of one answer. Tokens are whole, times seconds from the answer on."""
+
+    allowance: int | None = None  # X-Ratelimit-Limit: `3600/15m` is 3600 tokens …
+    window_seconds: int | None = None  # … in 900 seconds; both or neither are None
+    remaining: int | None = None  # X-Ratelimit-Remaining
+    retry_after: float | None = None  # Retry-After; only its form in seconds, which is what ESI sends
+    error_remain: int | None = None  # X-ESI-Error-Limit-Remain
+    error_reset: float | None = None  # X-ESI-Error-Limit-Reset
+
+    @property
+    def of_bucket(self) -> bool:
+        """Whether a token bucket answered. A 429 of the limiter inside the game server has none of its headers."""
+        return self.allowance is not None or self.remaining is not None
+
+
+def parse_rate_headers(headers: Mapping[str, str]) -> RateHeaders:
+    """The headers that speak of limits; names in any case. Never raises."""
+    found = {name.lower(): value.strip() for name, value in headers.items() if name.lower() in _NAMES}
+    allowance, window_seconds = _limit(found.get("x-ratelimit-limit", ""))
+    return RateHeaders(
+        allowance=allowance,
+        window_seconds=window_seconds,
+        remaining=_tokens(found.get("x-ratelimit-remaining", "")),
+        retry_after=_seconds(found.get("retry-after", "")),
+        error_remain=_tokens(found.get("x-esi-error-limit-remain", "")),
+        error_reset=_seconds(found.get("x-esi-error-limit-reset", "")),
+    )
+
+
+_NAMES = frozenset(
+    {
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "retry-after",
+        "x-esi-error-limit-remain",
+        "x-esi-error-limit-reset",
+    }
+)
+
+
+def _limit(text: str) -> tuple[int, int] | tuple[None, None]:
+    found = _LIMIT.fullmatch(text)
+    if found is None:
+        return None, None
+    allowance = int(found[1])
+    # A window of a fraction of a second more is on the safe side.
+    window_seconds = math.ceil(float(found[2]) * _UNIT_SECONDS[found[3]])
+    if not (1 <= allowance <= MAX_TOKENS and 1 <= window_seconds <= MAX_WINDOW_SECONDS):
+        return None, None
+    return allowance, window_seconds
+
+
+def _tokens(text: str) -> int | None:
+    return int(text) if text.isdecimal() and _NUMBER.fullmatch(text) else None
+
+
+def _seconds(text: str) -> float | None:
+    """Bounded to MAX_WAIT_SECONDS: a longer wait is asked for again when that has passed."""
+    return min(float(text), MAX_WAIT_SECONDS) if _NUMBER.fullmatch(text) else None

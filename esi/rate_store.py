@@ -1,0 +1,229 @@
+"""The limiter's rows: slots, buckets and gates, shared by every process.
+
+Each function is one statement in its own short transaction, or part of the caller's where it says so. The invariant:
+a row changes only by a conditional update, so that of two processes deciding at once one decides again. What to decide
+is left to `rate_limit.py`, `limiter.py` and `permit.py`.
+
+The clock is PostgreSQL's, so that several machines agree, and this machine's on SQLite, where there is no other.
+PostgreSQL is told not to wait for the disk: what a crash of the server loses is a fraction of a second of spends, of
+which ESI's next answer reminds us.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from database import db, execute, is_sqlite, lock_clause
+from esi.clock import DatabaseClock
+from esi.rate_headers import MAX_WAIT_SECONDS
+from esi.rate_limit import Bucket, RateGroup
+
+#: The one row of slots: ESI counts requests, whatever their route.
+SLOTS = "esi"
+#: A slot this many seconds ahead was given by a clock that has been set back since.
+_FARTHEST_SLOT = 60.0
+
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
+#: True, and for this statement's transaction: its commit does not wait for the disk.
+_UNSYNCED = "set_config('synchronous_commit', 'off', true) = 'off'"
+
+#: clock_timestamp() stands inline: after a wait for the row's lock PostgreSQL evaluates it again.
+_SLOT_POSTGRESQL = f"""
+    UPDATE rate_slots
+    SET next_at = greatest(CASE WHEN next_at > {_NOW} + ? THEN 0 ELSE next_at END, {_NOW}) + ?
+    WHERE name = ? AND (next_at < {_NOW} + ? OR next_at > {_NOW} + ?) AND {_UNSYNCED}
+    RETURNING next_at - ?
+"""
+_SLOT_SQLITE = """
+    UPDATE rate_slots
+    SET next_at = max(CASE WHEN next_at > ? THEN 0 ELSE next_at END, ?) + ?
+    WHERE name = ? AND (next_at < ? OR next_at > ?)
+    RETURNING next_at - ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A road that may be closed; open once `closed_until` has passed. `failures` in a row."""
+
+    closed_until: float
+    reason: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that decides on a request, at one moment: `now` in seconds since the epoch.
+
+    `bucket` is None where its row does not exist; `row` is what `swap_bucket` compares: its spends, window and closure
+    as they were read.
+    """
+
+    now: float
+    next_slot_at: float
+    bucket: Bucket | None
+    row: tuple[str, int, float]
+    gates: Mapping[str, Gate]
+
+
+def read(bucket_key: str, clock: DatabaseClock) -> View:
+    """Slot, bucket and gates in one statement, which sets the clock, too."""
+    sent, now_here = time.monotonic(), time.time()
+    now = "?" if is_sqlite() else _NOW
+    rows = execute(
+        f"""
+        SELECT '' AS name, '' AS text, 0 AS number, 0 AS window_seconds, next_at AS at, {now} AS now
+        FROM rate_slots WHERE name = ?
+        UNION ALL SELECT name, reason, failures, 0, closed_until, 0 FROM gates
+        UNION ALL SELECT '*', spends, allowance, window_seconds, closed_until, 0 FROM rate_buckets WHERE bucket = ?
+        """,
+        ([now_here] if is_sqlite() else []) + [SLOTS, bucket_key],
+    ).fetchall()
+    slot = next((row for row in rows if row[0] == ""), None)
+    if slot is None:
+        _create_slots()
+        return read(bucket_key, clock)
+    now_there = float(slot[5])
+    clock.observe(sent, now_there, sent if is_sqlite() else time.monotonic())
+    bucket, stored = None, ("", 0, 0.0)
+    gates: dict[str, Gate] = {}
+    for name, text, number, window_seconds, at, _ in rows:
+        if name == "*":
+            stored = (text, window_seconds, at)
+            bucket = Bucket.unpack(number, window_seconds, text, at).settled(now_there, MAX_WAIT_SECONDS)
+        elif name:
+            gates[name] = Gate(believable(at, now_there), text, number)
+    next_slot_at = slot[4] if slot[4] <= now_there + _FARTHEST_SLOT else 0.0
+    return View(now_there, next_slot_at, bucket, stored, gates)
+
+
+def believable(closed_until: float, now: float) -> float:
+    """0 for a time that no header could have set: the clock was set back since."""
+    return closed_until if closed_until <= now + 2 * MAX_WAIT_SECONDS else 0.0
+
+
+def take_slot(interval: float, horizon: float) -> float | None:
+    """Reserve the next slot and return its time; None, and nothing taken, if it is `horizon` seconds away."""
+    if is_sqlite():
+        now = time.time()
+        far = now + _FARTHEST_SLOT + interval
+        parameters = (far, now, interval, SLOTS, now + horizon, far, interval)
+        rows = execute(_SLOT_SQLITE, parameters).fetchall()
+    else:
+        far = _FARTHEST_SLOT + interval
+        rows = execute(_SLOT_POSTGRESQL, (far, interval, SLOTS, horizon, far, interval)).fetchall()
+    return float(rows[0][0]) if rows else None
+
+
+def create_bucket(bucket_key: str, group: RateGroup) -> None:
+    """Make the row of a bucket that nothing was spent of."""
+    execute(
+        "INSERT INTO rate_buckets (bucket, allowance, window_seconds, spends, closed_until) VALUES (?, ?, ?, '', 0) "
+        "ON CONFLICT (bucket) DO NOTHING",
+        (bucket_key, group.allowance, group.window_seconds),
+    )
+
+
+def lock_bucket(bucket_key: str) -> None:
+    """Hold the row until the end of the caller's transaction."""
+    execute(f"SELECT 1 FROM rate_buckets WHERE bucket = ? {lock_clause()}", (bucket_key,)).fetchall()
+
+
+def swap_bucket(bucket_key: str, row: tuple[str, int, float], after: Bucket) -> bool:
+    """Store what was spent, and the closure, unless the row is no longer what was read. Leaves the rule alone."""
+    return _changed(
+        "UPDATE rate_buckets SET spends = ?, closed_until = ? "
+        f"WHERE bucket = ? AND spends = ? AND window_seconds = ? AND closed_until = ? {_unsynced()}",
+        (after.pack(), after.closed_until, bucket_key, *row),
+    )
+
+
+def store_bucket(bucket_key: str, bucket: Bucket) -> None:
+    """Store all of it. Only with the row locked."""
+    execute(
+        "UPDATE rate_buckets SET allowance = ?, window_seconds = ?, spends = ?, closed_until = ? "
+        f"WHERE bucket = ? {_unsynced()}",
+        (bucket.allowance, bucket.window_seconds, bucket.pack(), bucket.closed_until, bucket_key),
+    )
+
+
+def close_gate(name: str, now: float, until: float, reason: str) -> bool:
+    """Close a road, one failure more in a row; False if it is closed already and no longer than a second less."""
+    return _changed(
+        "INSERT INTO gates (name, closed_until, reason, failures) VALUES (?, ?, ?, 1) "
+        "ON CONFLICT (name) DO UPDATE SET closed_until = excluded.closed_until, reason = excluded.reason, "
+        "failures = gates.failures + 1 "
+        "WHERE gates.closed_until <= ? OR gates.closed_until < ? OR gates.closed_until > ?",
+        (name, until, reason, now, until - 1.0, now + 2 * MAX_WAIT_SECONDS),
+    )
+
+
+def count_failure(name: str, limit: int, until: float, reason: str) -> bool:
+    """One failure more in a row; the `limit`th closes the road and returns True, those behind it change nothing."""
+    rows = execute(
+        "INSERT INTO gates (name, closed_until, reason, failures) VALUES (?, 0, ?, 1) "
+        "ON CONFLICT (name) DO UPDATE SET failures = gates.failures + 1, reason = excluded.reason, "
+        "closed_until = CASE WHEN gates.failures + 1 >= ? THEN ? ELSE 0 END "
+        "WHERE gates.failures < ? RETURNING failures",
+        (name, reason, limit, until, limit),
+    ).fetchall()
+    return bool(rows) and rows[0][0] >= limit
+
+
+def take_probe(name: str, now: float, until: float) -> bool:
+    """Become the one who tries a road whose time has passed; for others it stays closed until `until`."""
+    return _changed(
+        "UPDATE gates SET closed_until = ? WHERE name = ? AND (closed_until <= ? OR closed_until > ?)",
+        (until, name, now, now + 2 * MAX_WAIT_SECONDS),
+    )
+
+
+def keep_closed(name: str, until: float) -> None:
+    """A probe failed: one failure more, closed until then."""
+    execute("UPDATE gates SET failures = failures + 1, closed_until = ? WHERE name = ?", (until, name))
+
+
+def forget_failures(name: str, *, fewer_than: int | None = None, closed_before: float | None = None) -> bool:
+    """A success: the next failure is the first again, and the road is open.
+
+    `fewer_than`: only with fewer failures than that. `closed_before`: only if the road was to open by then anyway.
+    """
+    return _changed(
+        "UPDATE gates SET failures = 0, closed_until = 0 "
+        "WHERE name = ? AND failures > 0 AND failures < ? AND closed_until <= ?",
+        (name, fewer_than or 2**31 - 1, math.inf if closed_before is None else closed_before),
+    )
+
+
+def buckets() -> list[tuple[str, Bucket]]:
+    """All buckets with their keys."""
+    rows = execute("SELECT bucket, allowance, window_seconds, spends, closed_until FROM rate_buckets").fetchall()
+    return [(key, Bucket.unpack(*rest)) for key, *rest in rows]
+
+
+def in_transaction() -> bool:
+    """Whether this thread is in a transaction."""
+    return bool(db.in_transaction())
+
+
+@contextmanager
+def transaction() -> Iterator[None]:
+    """For `lock_bucket` and what follows it."""
+    with db.atomic():
+        yield
+
+
+def _create_slots() -> None:
+    execute("INSERT INTO rate_slots (name, next_at) VALUES (?, 0) ON CONFLICT (name) DO NOTHING", (SLOTS,))
+
+
+def _unsynced() -> str:
+    return "" if is_sqlite() else f"AND {_UNSYNCED}"
+
+
+def _changed(sql: str, parameters: tuple[object, ...]) -> bool:
+    return bool(execute(sql, parameters).rowcount > 0)

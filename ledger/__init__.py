@@ -1,0 +1,87 @@
+"""The ledger: what is to be fetched, who is fetching it, and when a sync is done. SQL and nothing else.
+
+What has to be done is written down before anything is done; a message only says "there is something to do". So a
+message may be lost, doubled or late, and a process may die anywhere: what is left in these tables is always enough to
+go on. Nothing here sends a message, calls ESI or reads a setting: callers pass what is needed and act on what comes
+back, after the commit.
+
+A sync:     open -> claim -> add page, ... -> end listing -> finalize
+A killmail: (added by a page) pending -> sent -> fetching -> stored
+                                                          \\-> deferred -> pending, or rejected
+"""
+
+from ledger.fetching import (
+    Allowed,
+    Claim,
+    Outgoing,
+    Settled,
+    claim,
+    defer,
+    dispatch,
+    give_back,
+    has_pending,
+    lease_ends,
+    next_due,
+    reject,
+    release,
+    set_wake,
+    settle,
+    show_waiting,
+    upcoming,
+)
+from ledger.finishing import Finished, Progress, finalize, ready_to_finish, sync_progress
+from ledger.listing import ClaimedSync, PageAdded, add_page, claim_sync, end_listing, fail_sync, wait_with_sync
+from ledger.opening import Opened, Outcome, open_due_syncs, open_sync, retry_given_up
+from ledger.repair import (
+    SyncToSend,
+    fail_abandoned,
+    mark_unsent,
+    reset_unfinished,
+    syncs_to_send,
+    take_back_expired,
+)
+from ledger.unlinking import unlink
+
+__all__ = [
+    "Allowed",
+    "Claim",
+    "ClaimedSync",
+    "Finished",
+    "Opened",
+    "Outcome",
+    "Outgoing",
+    "PageAdded",
+    "Progress",
+    "Settled",
+    "SyncToSend",
+    "add_page",
+    "claim",
+    "claim_sync",
+    "defer",
+    "dispatch",
+    "end_listing",
+    "fail_abandoned",
+    "fail_sync",
+    "finalize",
+    "give_back",
+    "has_pending",
+    "lease_ends",
+    "mark_unsent",
+    "next_due",
+    "open_due_syncs",
+    "open_sync",
+    "ready_to_finish",
+    "reject",
+    "release",
+    "reset_unfinished",
+    "retry_given_up",
+    "set_wake",
+    "settle",
+    "show_waiting",
+    "sync_progress",
+    "syncs_to_send",
+    "take_back_expired",
+    "unlink",
+    "upcoming",
+    "wait_with_sync",
+]

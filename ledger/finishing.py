@@ -1,0 +1,124 @@
+"""When a sync is done, and how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from database import db, execute, lock_clause, placeholders, utcnow
+from ledger.rules import UNSETTLED
+
+#: True for a sync (alias s) that waits for nothing. The sub-select stops at the first row that is still to come:
+#: a plan that first joined everything would make every stored killmail as dear as the whole sync.
+_COMPLETE = f"""
+    s.state = 'FETCHING' AND (
+        SELECT 1 FROM sync_items i JOIN ledger l ON l.killmail_id = i.killmail_id
+        WHERE i.sync_id = s.id AND {UNSETTLED} LIMIT 1) IS NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Live counts of a sync: of what was not stored when it was listed."""
+
+    saved: int
+    failed: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A sync that ended well, for its one line in the log."""
+
+    sync_id: int
+    user_id: int
+    found: int
+    saved: int
+    skipped: int
+    failed: int
+    last_killmail_id: int | None
+
+
+def ready_to_finish(sync_ids: Sequence[int] | None = None) -> list[int]:
+    """Which of these syncs (or of all) wait for nothing any more."""
+    if sync_ids is None:
+        rows = execute(f"SELECT s.id FROM syncs s WHERE s.finished_at IS NULL AND {_COMPLETE}")
+    elif sync_ids:
+        rows = execute(f"SELECT s.id FROM syncs s WHERE s.id IN ({placeholders(sync_ids)}) AND {_COMPLETE}", sync_ids)
+    else:
+        return []
+    return [sync_id for (sync_id,) in rows.fetchall()]
+
+
+def finalize(sync_id: int, cooldown: timedelta) -> Finished | None:
+    """FETCHING -> FINISHED, counted, and the user's next sync set. None: not complete, or another call was first."""
+    now = utcnow()
+    with db.atomic():
+        # Locked first: whoever changes what the sync waits for holds its row, and this waits for them and then looks.
+        execute(f"SELECT id FROM syncs WHERE id = ? {lock_clause()}", (sync_id,))
+        row = execute(
+            f"""
+            UPDATE syncs AS s SET state = 'FINISHED', finished_at = ?, waiting_until = NULL, waiting_for = NULL,
+                failed = (SELECT COUNT(*) FROM sync_items i JOIN ledger l ON l.killmail_id = i.killmail_id
+                          WHERE i.sync_id = s.id)
+            WHERE s.id = ? AND {_COMPLETE}
+            RETURNING user_id, found, skipped, failed
+            """,
+            (now, sync_id),
+        ).fetchone()
+        if row is None:
+            return None
+        user_id, found, skipped, failed = row
+        saved = found - skipped - failed
+        execute("UPDATE syncs SET saved = ? WHERE id = ?", (saved, sync_id))
+        last = _last_killmail_id(user_id)
+        _record(user_id, now, cooldown, last)
+    return Finished(sync_id, user_id, found, saved, skipped, failed, last)
+
+
+def sync_progress(sync_ids: Sequence[int]) -> dict[int, Progress]:
+    """Live counts of active syncs. Those of an ended one are in its row."""
+    if not sync_ids:
+        return {}
+    rows = execute(
+        f"""
+        SELECT s.id, s.found - s.skipped, COUNT(l.killmail_id),
+               COALESCE(SUM(CASE WHEN {UNSETTLED} THEN 1 ELSE 0 END), 0)
+        FROM syncs s
+        LEFT JOIN sync_items i ON i.sync_id = s.id
+        LEFT JOIN ledger l ON l.killmail_id = i.killmail_id
+        WHERE s.id IN ({placeholders(sync_ids)})
+        GROUP BY s.id, s.found, s.skipped
+        """,
+        list(sync_ids),
+    ).fetchall()
+    # While a list is read again from its start, more may be remaining than has been counted again.
+    return {
+        sync_id: Progress(saved=max(0, wanted - remaining), failed=remaining - int(pending), pending=int(pending))
+        for sync_id, wanted, remaining, pending in rows
+    }
+
+
+def _last_killmail_id(user_id: int) -> int | None:
+    row = execute(
+        """
+        SELECT u.killmail_id FROM user_killmails u
+        WHERE u.user_id = ? AND EXISTS (SELECT 1 FROM killmails k WHERE k.killmail_id = u.killmail_id)
+        ORDER BY u.killmail_id DESC LIMIT 1
+        """,
+        (user_id,),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _record(user_id: int, now: datetime, cooldown: timedelta, last_killmail_id: int | None) -> None:
+    """What the user sees of it. A user who may not be synced any more (`next_sync_at` null) stays so."""
+    execute(
+        """
+        UPDATE users SET last_killmail_sync_at = ?, last_killmail_id = ?, consecutive_failures = 0,
+            next_sync_at = CASE WHEN next_sync_at IS NULL THEN NULL WHEN full_requested THEN ? ELSE ? END
+        WHERE id = ?
+        """,
+        (now, last_killmail_id, now, now + cooldown, user_id),
+    )

@@ -1,0 +1,277 @@
+"""Read a user's list into the ledger, page by page, under a lease.
+
+The lease is a time (`claimed_until`) that changes with every page and doubles as a fencing token: a worker that was
+thought dead finds another time in the row and writes nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from database import as_datetime, db, execute, insert_rows, lock_clause, placeholders, utcnow
+from ledger.rules import (
+    ATTEMPTS_BEFORE_DEFERRED,
+    FAILED_SYNC_BACKOFF,
+    INTERACTIVE_PRIORITY,
+    LIST_LEASE,
+    MAX_ERROR_LENGTH,
+    backoff,
+)
+from models import Sync, SyncState, User
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedSync:
+    """A sync and the lease on it."""
+
+    sync_id: int
+    user_id: int
+    trigger: str
+    priority: int
+    full: bool
+    page: int  # the next to be read
+    attempts: int
+    lease: datetime
+    page_one_etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageAdded:
+    """What a page brought, and the sync as it stands after it."""
+
+    sync: ClaimedSync
+    new: int
+    known: int
+    written: bool  # false: the sync was sent back to page 1 meanwhile (a full sync was asked for)
+
+
+def claim_sync(sync_id: int) -> ClaimedSync | None:
+    """Take a queued sync, or one whose worker is gone. None: it is done, in other hands, or told to wait."""
+    now = utcnow()
+    lease = now + LIST_LEASE
+    with db.atomic():
+        row = execute(
+            """
+            UPDATE syncs SET state = 'LISTING', claimed_until = ?, started_at = COALESCE(started_at, ?),
+                             waiting_until = NULL, waiting_for = NULL,
+                             found = CASE WHEN next_page = 1 THEN 0 ELSE found END,
+                             skipped = CASE WHEN next_page = 1 THEN 0 ELSE skipped END
+            WHERE id = ? AND (waiting_until IS NULL OR waiting_until <= ?)
+              AND (state = 'QUEUED' OR (state = 'LISTING' AND (claimed_until IS NULL OR claimed_until < ?)))
+            RETURNING user_id, trigger, priority, "full", next_page, attempts, page_one_etag, started_at
+            """,
+            (lease, now, sync_id, now, now),
+        ).fetchone()
+        if row is None:
+            return None
+        user_id, trigger, priority, full, page, attempts, etag, started_at = row
+        if page == 1 and as_datetime(started_at) != now:
+            # Taken up again from the start: what it waited for is counted, and waited for, anew.
+            execute("DELETE FROM sync_items WHERE sync_id = ?", (sync_id,))
+    return ClaimedSync(sync_id, user_id, trigger, priority, bool(full), page, attempts, lease, etag)
+
+
+def add_page(
+    sync: ClaimedSync,
+    references: Sequence[tuple[int, str]],
+    *,
+    pages: int,
+    etag: str | None,
+    fresh_for: float = 0.0,
+    seen: set[int],
+) -> PageAdded | None:
+    """Write down one page of the list: links, what is to be fetched, and the page to go on with, in one transaction.
+
+    `fresh_for`: seconds for which ESI's cache answers this page as it is; asking for page 1 again before is pointless.
+    `seen` holds the ids this reading of the list has met; those are not counted twice when the list moves under it.
+    None: the lease is lost, and nothing was written.
+    """
+    with db.atomic():
+        # Unlinking takes this lock alone: what it deletes as nobody's cannot become this user's meanwhile.
+        execute(f"SELECT name FROM locks WHERE name = 'links' {lock_clause(share=True)}")
+        current = _locked_sync(sync)
+        if current is None:
+            return None
+        if current.page != sync.page:
+            # Sent back to page 1 (a full sync was asked for): what was counted is counted again.
+            seen.clear()
+            execute("UPDATE syncs SET found = 0, skipped = 0 WHERE id = ?", (sync.sync_id,))
+            execute("DELETE FROM sync_items WHERE sync_id = ?", (sync.sync_id,))
+            return PageAdded(current, 0, 0, written=False)
+        hashes = dict(references)
+        ids = list(hashes)
+        unknown = _write_down(current, hashes)
+        fresh = [killmail_id for killmail_id in ids if killmail_id not in seen]
+        known = sum(1 for killmail_id in fresh if killmail_id not in unknown)
+        lease = utcnow() + LIST_LEASE
+        execute(
+            """
+            UPDATE syncs SET next_page = ?, pages = ?, found = found + ?, skipped = skipped + ?, claimed_until = ?,
+                             attempts = 0, page_one_etag = CASE WHEN ? = 1 THEN ? ELSE page_one_etag END
+            WHERE id = ?
+            """,
+            (sync.page + 1, pages, len(fresh), known, lease, sync.page, etag, sync.sync_id),
+        )
+        if sync.page == 1:
+            fresh_until = utcnow() + timedelta(seconds=fresh_for)
+            execute("UPDATE users SET list_fresh_until = ? WHERE id = ?", (fresh_until, sync.user_id))
+    seen.update(ids)
+    after = ClaimedSync(
+        sync.sync_id, sync.user_id, sync.trigger, current.priority, current.full, sync.page + 1, 0, lease
+    )
+    return PageAdded(after, new=len(unknown), known=len(ids) - len(unknown), written=True)
+
+
+def end_listing(
+    sync: ClaimedSync, *, etag: str | None, complete: bool, steady: bool = True, fresh_for: float | None = None
+) -> bool:
+    """LISTING -> FETCHING: the list was read as far as it had to be. False: the lease is lost.
+
+    `complete` is false where SYNC_MAX_PAGES cut the list: then the next sync must not stop early, and the ETag must
+    not skip it. `steady` is false where the list changed while it was read: likewise, but nothing was cut.
+    `fresh_for` (seconds, see `add_page`) is for a list that was unchanged: no page of it was added.
+    """
+    now = utcnow()
+    cut = None if complete else "the list is longer than SYNC_MAX_PAGES allows; its end was not read"
+    with db.atomic():
+        current = _locked_sync(sync)
+        if current is None:
+            return False
+        execute(
+            """UPDATE syncs SET state = 'FETCHING', claimed_until = NULL, error = ?, "full" = ? WHERE id = ?""",
+            (cut, sync.full, sync.sync_id),
+        )
+        changes: dict[str, Any] = {
+            "list_etag": etag if complete and steady else None,
+            "last_sync_complete": complete and steady,
+        }
+        if fresh_for is not None:
+            changes["list_fresh_until"] = now + timedelta(seconds=fresh_for)
+        if sync.full and complete:
+            changes["last_full_sync_at"] = now
+        if current.full and not sync.full:
+            # Asked for after the last page was read: this one was none, so the next one is.
+            changes["full_requested"] = True
+        User.update(**changes).where(User.id == sync.user_id).execute()
+    return True
+
+
+def wait_with_sync(sync: ClaimedSync, until: datetime, reason: str, *, failed: bool = False) -> bool:
+    """Hand the sync back until `until`, saying what for. `failed` counts the attempt. False: the lease is lost."""
+    rows = execute(
+        """
+        UPDATE syncs SET claimed_until = NULL, waiting_until = ?, waiting_for = ?, sent_at = ?, attempts = attempts + ?
+        WHERE id = ? AND state = 'LISTING' AND claimed_until = ?
+        """,
+        (until, reason[:MAX_ERROR_LENGTH], until, int(failed), sync.sync_id, sync.lease),
+    )
+    return bool(rows.rowcount)
+
+
+def fail_sync(sync_id: int, error: str, *, lease: datetime | None = None) -> bool:
+    """End a sync whose list cannot be read, and push the user's next one out. What was written down stays to be done.
+
+    False: it is no longer listing, or `lease` (where given) is lost.
+    """
+    now = utcnow()
+    with db.atomic():
+        row = execute(
+            f"""
+            UPDATE syncs SET state = 'FAILED', finished_at = ?, claimed_until = NULL, waiting_until = NULL,
+                             waiting_for = NULL, error = ?, failed = (SELECT COUNT(*) FROM sync_items i
+                             JOIN ledger l ON l.killmail_id = i.killmail_id WHERE i.sync_id = syncs.id)
+            WHERE id = ? AND state IN ('QUEUED', 'LISTING') {"AND claimed_until = ?" if lease else ""}
+            RETURNING user_id
+            """,
+            (now, error[:MAX_ERROR_LENGTH], sync_id, *([lease] if lease else [])),
+        ).fetchone()
+        if row is None:
+            return False
+        # A list that was to be read again from its start may have counted less than it wrote down before.
+        execute(
+            """UPDATE syncs SET saved = CASE WHEN found > skipped + failed THEN found - skipped - failed ELSE 0 END
+               WHERE id = ?""",
+            (sync_id,),
+        )
+        execute(f"SELECT id FROM users WHERE id = ? {lock_clause()}", row)
+        failures = User.get_by_id(row[0]).consecutive_failures + 1
+        # A user whom SSO refused meanwhile (`next_sync_at` null) is not due again before the next login.
+        execute(
+            """UPDATE users SET consecutive_failures = ?, last_sync_complete = FALSE,
+                   next_sync_at = CASE WHEN next_sync_at IS NULL THEN NULL ELSE ? END WHERE id = ?""",
+            (failures, now + backoff(FAILED_SYNC_BACKOFF, failures), row[0]),
+        )
+    return True
+
+
+def _locked_sync(sync: ClaimedSync) -> ClaimedSync | None:
+    """The sync as it is now, locked, if the lease still holds."""
+    execute(f"SELECT id FROM syncs WHERE id = ? {lock_clause()}", (sync.sync_id,))
+    row = Sync.get_or_none(Sync.id == sync.sync_id)
+    if row is None or row.state != SyncState.LISTING or row.claimed_until != sync.lease:
+        return None
+    return ClaimedSync(
+        row.id, row.user_id, row.trigger, row.priority, row.full, row.next_page, row.attempts, sync.lease
+    )
+
+
+def _write_down(sync: ClaimedSync, hashes: dict[int, str]) -> set[int]:
+    """Links, ledger rows and items of one page; returns the ids that are not stored."""
+    if not hashes:
+        return set()
+    now = utcnow()
+    insert_rows(
+        "user_killmails",
+        ("user_id", "killmail_id", "linked_at"),
+        [(sync.user_id, killmail_id, now) for killmail_id in sorted(hashes)],
+        "ON CONFLICT DO NOTHING",
+    )
+    unknown = sorted(hashes.keys() - _stored(list(hashes)))
+    if not unknown:
+        return set()
+    _want(sync, unknown, hashes, now)
+    # The rows are locked now. What another worker stored since the look above has no row to come back as.
+    raced = _stored(unknown)
+    if raced:
+        execute(f"DELETE FROM ledger WHERE killmail_id IN ({placeholders(raced)})", sorted(raced))
+    wanted = [killmail_id for killmail_id in unknown if killmail_id not in raced]
+    insert_rows(
+        "sync_items",
+        ("sync_id", "killmail_id"),
+        [(sync.sync_id, killmail_id) for killmail_id in wanted],
+        "ON CONFLICT DO NOTHING",
+    )
+    return set(wanted)
+
+
+def _stored(ids: Sequence[int]) -> set[int]:
+    rows = execute(f"SELECT killmail_id FROM killmails WHERE killmail_id IN ({placeholders(ids)})", ids)
+    return {killmail_id for (killmail_id,) in rows.fetchall()}
+
+
+def _want(sync: ClaimedSync, ids: Sequence[int], hashes: dict[int, str], now: datetime) -> None:
+    """One ledger row a killmail, shared: a row that exists is raised, and given a fresh try where somebody asked."""
+    given_up = (
+        f"ledger.state = 'deferred' OR (ledger.state <> 'rejected' AND ledger.attempts >= {ATTEMPTS_BEFORE_DEFERRED})"
+    )
+    retry = given_up if sync.priority >= INTERACTIVE_PRIORITY else "FALSE"
+    # Rejected rows come back where a full sync was asked for by hand, or where ESI now lists another hash.
+    again = "TRUE" if sync.full and sync.trigger == "MANUAL" else "ledger.killmail_hash <> excluded.killmail_hash"
+    fresh = f"(({retry}) OR (ledger.state = 'rejected' AND {again}))"
+    insert_rows(
+        "ledger",
+        ("killmail_id", "killmail_hash", "priority", "state", "attempts", "refusals", "created_at"),
+        [(killmail_id, hashes[killmail_id], sync.priority, "pending", 0, 0, now) for killmail_id in ids],
+        f"""
+        ON CONFLICT (killmail_id) DO UPDATE SET
+            priority = CASE WHEN excluded.priority > ledger.priority THEN excluded.priority ELSE ledger.priority END,
+            attempts = CASE WHEN {fresh} THEN 0 ELSE ledger.attempts END,
+            refusals = CASE WHEN {fresh} THEN 0 ELSE ledger.refusals END,
+            not_before = CASE WHEN {fresh} THEN NULL ELSE ledger.not_before END,
+            killmail_hash = CASE WHEN {fresh} THEN excluded.killmail_hash ELSE ledger.killmail_hash END,
+            state = CASE WHEN {fresh} AND ledger.state IN ('deferred', 'rejected') THEN 'pending' ELSE ledger.state END
+        """,
+    )

@@ -1,0 +1,159 @@
+"""Open a sync: at most one active a user, whoever asks and however often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from database import db, execute, lock_clause, placeholders, utcnow
+from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, FULL_WALK_EVERY, INTERACTIVE_PRIORITY, PRIORITY_OF_TRIGGER
+from models import Sync, SyncState, Trigger, User
+
+
+class Outcome(StrEnum):
+    """What came of asking for a sync."""
+
+    CREATED = "created"
+    JOINED = "joined"  # one was active: it was raised to this priority where that is higher
+    COOLDOWN = "cooldown"
+    NOT_ELIGIBLE = "not eligible"  # no such user, or nothing that ESI would accept
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The sync, and whether a message for it has to be sent now that the transaction is over."""
+
+    outcome: Outcome
+    sync_id: int | None = None
+    send: bool = False
+    priority: int = 0
+    full: bool = False
+    first: bool = False
+    last_synced_at: datetime | None = None
+    cooldown_ends_at: datetime | None = None
+
+
+def open_sync(
+    user_id: int, trigger: Trigger, *, cooldown: timedelta, full: bool = False, force: bool = False, sent: bool = True
+) -> Opened:
+    """Make the user's sync, or join the active one. `force` ignores the cool-down and nothing else.
+
+    `sent=False` leaves the sending to the next tick: for a process that has no way to send.
+    """
+    priority = PRIORITY_OF_TRIGGER[trigger]
+    now = utcnow()
+    with db.atomic():
+        # Order of locks, here as everywhere: sync, user, ledger rows by id.
+        execute(f"SELECT id FROM syncs WHERE user_id = ? AND finished_at IS NULL {lock_clause()}", (user_id,))
+        user = _locked_user(user_id)
+        if user is None or user.next_sync_at is None:
+            return Opened(Outcome.NOT_ELIGIBLE)
+        active = Sync.get_or_none((Sync.user == user_id) & Sync.finished_at.is_null())
+        if active is not None:
+            return _join(active, priority, full=full, sent_at=now if sent else None)
+        if not force and user.last_killmail_sync_at and now < user.last_killmail_sync_at + cooldown:
+            return Opened(
+                Outcome.COOLDOWN,
+                last_synced_at=user.last_killmail_sync_at,
+                cooldown_ends_at=user.last_killmail_sync_at + cooldown,
+            )
+        walk_due = user.last_full_sync_at is None or user.last_full_sync_at < now - FULL_WALK_EVERY
+        first = user.last_full_sync_at is None and user.last_killmail_sync_at is None
+        whole = full or user.full_requested or walk_due
+        sync_id = Sync.insert(
+            user=user_id, trigger=trigger, priority=priority, full=whole, queued_at=now, sent_at=now if sent else None
+        ).execute()
+        if user.full_requested:
+            User.update(full_requested=False).where(User.id == user_id).execute()
+        return Opened(Outcome.CREATED, sync_id, sent, priority, whole, first, user.last_killmail_sync_at)
+
+
+def open_due_syncs(limit: int) -> list[int]:
+    """Open a sync for up to `limit` users who are due and have none active; returns the ids of the syncs."""
+    now = utcnow()
+    with db.atomic():
+        # Users first, locked, as everywhere; one that is being logged in or unlinked is left for the next look.
+        rows = execute(
+            f"""
+            WITH due AS MATERIALIZED (
+                SELECT u.id, u.full_requested OR u.last_full_sync_at IS NULL OR u.last_full_sync_at < ? AS whole
+                FROM users u
+                WHERE u.next_sync_at <= ?
+                  AND NOT EXISTS (SELECT 1 FROM syncs s WHERE s.user_id = u.id AND s.finished_at IS NULL)
+                ORDER BY u.next_sync_at, u.id LIMIT ? {lock_clause(skip_locked=True)})
+            INSERT INTO syncs (user_id, trigger, priority, "full", state, queued_at, sent_at,
+                               next_page, found, skipped, saved, failed, attempts)
+            SELECT id, 'SCHEDULE', ?, whole, 'QUEUED', ?, ?, 1, 0, 0, 0, 0, 0 FROM due WHERE TRUE
+            ON CONFLICT DO NOTHING
+            RETURNING id, user_id
+            """,
+            (now - FULL_WALK_EVERY, now, limit, PRIORITY_OF_TRIGGER[Trigger.SCHEDULE], now, now),
+        ).fetchall()
+        users = [user_id for _, user_id in rows]
+        if users:
+            execute(
+                f"UPDATE users SET full_requested = FALSE WHERE full_requested AND id IN ({placeholders(users)})", users
+            )
+    return [sync_id for sync_id, _ in rows]
+
+
+def _locked_user(user_id: int) -> User | None:
+    """The user, locked until the transaction ends: what is decided about their syncs is decided one at a time."""
+    execute(f"SELECT id FROM users WHERE id = ? {lock_clause()}", (user_id,))
+    return User.get_or_none(User.id == user_id)
+
+
+def _join(active: Sync, priority: int, *, full: bool, sent_at: datetime | None) -> Opened:
+    raised = priority > active.priority
+    changes: dict[str, object] = {}
+    if raised:
+        changes["priority"] = priority
+        _raise_fetches(active.id, priority)
+    if full and active.state == SyncState.FETCHING:
+        User.update(full_requested=True).where(User.id == active.user_id).execute()
+    elif full and not active.full:
+        # A list half read is read again from the start.
+        changes |= {"full": True, "next_page": 1}
+    resend = active.state == SyncState.QUEUED and (raised or active.sent_at is None)
+    if resend:
+        changes["sent_at"] = sent_at
+    if changes:
+        Sync.update(**changes).where(Sync.id == active.id).execute()
+    return Opened(
+        Outcome.JOINED, active.id, resend and sent_at is not None, max(priority, active.priority), active.full or full
+    )
+
+
+def retry_given_up(user_id: int, priority: int) -> int:
+    """Give every deferred killmail of a user's lists a fresh try now; returns how many there were."""
+    mine = f"""
+        SELECT l.killmail_id FROM ledger l JOIN user_killmails u ON u.killmail_id = l.killmail_id
+        WHERE u.user_id = ? AND l.state = 'deferred' ORDER BY l.killmail_id {lock_clause(of="l")}
+    """
+    rows = execute(
+        f"""UPDATE ledger SET state = 'pending', attempts = 0, not_before = NULL,
+                   priority = CASE WHEN priority < ? THEN ? ELSE priority END
+            WHERE killmail_id IN ({mine})""",
+        (priority, priority, user_id),
+    )
+    return int(rows.rowcount)
+
+
+def _raise_fetches(sync_id: int, priority: int) -> None:
+    """Raise what the sync waits for. A pilot who asks in person also gets a fresh try of what was given up."""
+    mine = f"""
+        SELECT l.killmail_id FROM ledger l JOIN sync_items i ON i.killmail_id = l.killmail_id
+        WHERE i.sync_id = ? ORDER BY l.killmail_id {lock_clause(of="l")}
+    """
+    # Rows are locked in the order of their ids, as everywhere, so that two transactions cannot wait for each other.
+    execute(
+        f"UPDATE ledger SET priority = ? WHERE priority < ? AND killmail_id IN ({mine})", (priority, priority, sync_id)
+    )
+    if priority >= INTERACTIVE_PRIORITY:
+        execute(
+            f"""UPDATE ledger SET attempts = 0, not_before = NULL,
+                    state = CASE WHEN state = 'deferred' THEN 'pending' ELSE state END
+                WHERE (state = 'deferred' OR attempts >= ?) AND state <> 'rejected' AND killmail_id IN ({mine})""",
+            (ATTEMPTS_BEFORE_DEFERRED, sync_id),
+        )

@@ -1,0 +1,42 @@
+"""The ledger's numbers, and the conditions that several of its statements share."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from random import uniform
+
+#: Failures in a row after which a killmail no longer holds up the syncs that want it.
+ATTEMPTS_BEFORE_DEFERRED = 4
+
+#: How long one worker may hold a killmail: ESI cuts its own calls at 10 s, the client waits 15 s at most.
+FETCH_LEASE = timedelta(seconds=60)
+#: How long a sent message may take to reach a worker; a window holds a few seconds of work.
+SENT_LEASE = timedelta(seconds=90)
+#: How long one worker may take for one page of the list, waiting for its slot included.
+LIST_LEASE = timedelta(seconds=90)
+#: A queued sync whose message did not arrive for so long is sent again.
+SYNC_RESEND_AFTER = timedelta(minutes=2)
+#: Even where nothing changed, all pages are read without an ETag this often: it heals what a moving list hid.
+FULL_WALK_EVERY = timedelta(hours=24)
+
+#: Waits before a failed killmail is tried again. Those past ATTEMPTS_BEFORE_DEFERRED no longer hold up a sync.
+FETCH_BACKOFF = tuple(timedelta(seconds=s) for s in (5, 20, 60, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600))
+#: Waits before a list that could not be read is tried again; after the last one the sync fails.
+LIST_BACKOFF = tuple(timedelta(seconds=s) for s in (5, 30, 120, 300))
+#: How far a user's next sync is pushed out after so many failed ones in a row.
+FAILED_SYNC_BACKOFF = tuple(timedelta(minutes=m) for m in (15, 30, 60, 240, 1440))
+
+#: Priorities from here on may use all of ESI's allowance; those below leave a quarter of it to them.
+INTERACTIVE_PRIORITY = 8
+PRIORITY_OF_TRIGGER = {"LOGIN": 8, "WEB": 8, "MANUAL": 5, "SCHEDULE": 3}
+
+#: Ledger rows (alias l) that a sync still waits for.
+UNSETTLED = f"l.attempts < {ATTEMPTS_BEFORE_DEFERRED} AND l.state <> 'rejected'"
+
+#: Error texts are bounded: they come from outside.
+MAX_ERROR_LENGTH = 300
+
+
+def backoff(steps: tuple[timedelta, ...], failures: int) -> timedelta:
+    """The wait after so many failures in a row (from 1), spread by ±20 % so that failures do not come back at once."""
+    return steps[min(failures, len(steps)) - 1] * uniform(0.8, 1.2)  # noqa: S311 - not a secret

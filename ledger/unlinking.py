@@ -1,0 +1,24 @@
+"""Forget a user: the account, and every killmail that stood in nobody else's list."""
+
+from __future__ import annotations
+
+from database import db, execute, lock_clause
+
+
+def unlink(user_id: int) -> None:
+    """Delete the user with tokens, links and syncs, and the killmails and ledger rows that were only theirs."""
+    only_theirs = """
+        SELECT mine.killmail_id FROM user_killmails mine WHERE mine.user_id = ? AND NOT EXISTS (
+            SELECT 1 FROM user_killmails other
+            WHERE other.killmail_id = mine.killmail_id AND other.user_id <> mine.user_id)
+    """
+    with db.atomic():
+        # Alone: a page that links one of these killmails to somebody else waits, and then finds it gone and fetches it.
+        execute(f"SELECT name FROM locks WHERE name = 'links' {lock_clause()}")
+        execute(f"SELECT id FROM syncs WHERE user_id = ? ORDER BY id {lock_clause()}", (user_id,))
+        execute(f"SELECT id FROM users WHERE id = ? {lock_clause()}", (user_id,))
+        # The ledger first: a worker that is about to store one of them finds no row, and stores nothing.
+        ordered = f"SELECT killmail_id FROM ledger WHERE killmail_id IN ({only_theirs}) ORDER BY killmail_id"
+        execute(f"DELETE FROM ledger WHERE killmail_id IN ({ordered} {lock_clause()})", (user_id,))
+        execute(f"DELETE FROM killmails WHERE killmail_id IN ({only_theirs})", (user_id,))
+        execute("DELETE FROM users WHERE id = ?", (user_id,))

@@ -1,0 +1,381 @@
+"""The tables: who is synced, what was stored, and what is still to be done.
+
+Ids and quantities are 64-bit, times naive UTC. What ESI marks optional may be null. The schema is created by the
+files in `migrations/`; a test compares the two. Queries that span tables live in `ledger/` and `api/`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from peewee import (
+    SQL,
+    BigAutoField,
+    BigIntegerField,
+    BooleanField,
+    CharField,
+    Check,
+    CompositeKey,
+    DateTimeField,
+    DoubleField,
+    ForeignKeyField,
+    IntegerField,
+    Model,
+    SmallIntegerField,
+    TextField,
+)
+
+from database import db, utcnow
+
+
+class SyncState(StrEnum):
+    """The life of a sync. WAITING is not stored: the API shows it while `waiting_until` lies ahead."""
+
+    QUEUED = "QUEUED"  # written down; the message is on its way
+    LISTING = "LISTING"  # a worker reads the killmail list, page by page
+    FETCHING = "FETCHING"  # the list is read; killmails are still to be fetched
+    FINISHED = "FINISHED"  # every killmail found is stored, or counted as failed
+    FAILED = "FAILED"  # the list could not be read to its end; `error` says why
+
+
+class Trigger(StrEnum):
+    """Who asked for a sync."""
+
+    LOGIN = "LOGIN"
+    SCHEDULE = "SCHEDULE"
+    MANUAL = "MANUAL"
+    WEB = "WEB"
+
+
+class FetchState(StrEnum):
+    """The life of a ledger row. A stored killmail has no row."""
+
+    PENDING = "pending"  # may be sent now
+    SENT = "sent"  # a message is on its way; taken back when `claimed_until` passes
+    FETCHING = "fetching"  # one worker holds it until `claimed_until`
+    DEFERRED = "deferred"  # a transient failure; pending again after `not_before`
+    REJECTED = "rejected"  # ESI says there is no such killmail; only a full sync by hand tries again
+
+
+class Table(Model):
+    class Meta:
+        database = db
+        legacy_table_names = False
+
+
+class User(Table):
+    """A pilot who logged in. Tokens are Fernet ciphertext; `token_version` is what a refresh compares and swaps."""
+
+    id: Any = BigAutoField()
+    character_id: Any = BigIntegerField(unique=True)
+    character_name: Any = TextField()
+    owner_hash: Any = TextField()
+    scopes: Any = TextField(default="")  # separated by spaces
+    access_token: Any = TextField(null=True)
+    refresh_token: Any = TextField(null=True)
+    expires_at: Any = DateTimeField(null=True)  # of the access token
+    token_version: Any = IntegerField(default=0)
+    refresh_claimed_until: Any = DateTimeField(null=True)
+    needs_login_reason: Any = TextField(null=True)  # set only when SSO refused the refresh token or the owner changed
+    session_epoch: Any = IntegerField(default=0)  # a session of an older epoch is signed out
+    list_etag: Any = TextField(null=True)  # of page 1, stored once a list was read to its end
+    list_fresh_until: Any = DateTimeField(null=True)  # ESI's cache: no list request before
+    last_full_sync_at: Any = DateTimeField(null=True)
+    last_sync_complete: Any = BooleanField(default=False)  # what allows paging to stop early
+    full_requested: Any = BooleanField(default=False)  # the next sync is a full one
+    last_killmail_sync_at: Any = DateTimeField(null=True, index=True)
+    last_killmail_id: Any = BigIntegerField(null=True)
+    next_sync_at: Any = DateTimeField(null=True)  # null: not eligible
+    consecutive_failures: Any = IntegerField(default=0)
+    created_at: Any = DateTimeField(default=utcnow)
+
+    class Meta:
+        table_name = "users"
+
+
+User.add_index(User.index(User.next_sync_at, where=User.next_sync_at.is_null(False), name="users_due"))
+
+
+class Killmail(Table):
+    killmail_id: Any = BigIntegerField(primary_key=True)
+    killmail_hash: Any = CharField(max_length=40)
+    killmail_time: Any = DateTimeField()
+    solar_system_id: Any = BigIntegerField()
+    moon_id: Any = BigIntegerField(null=True)
+    war_id: Any = BigIntegerField(null=True)
+    attacker_count: Any = IntegerField()
+    is_npc: Any = BooleanField()
+    is_solo: Any = BooleanField()
+    created_at: Any = DateTimeField(default=utcnow, index=True)
+
+    class Meta:
+        table_name = "killmails"
+
+
+class Victim(Table):
+    killmail: Any = ForeignKeyField(Killmail, primary_key=True, backref="victims", on_delete="CASCADE")
+    character_id: Any = BigIntegerField(null=True)
+    corporation_id: Any = BigIntegerField(null=True)
+    alliance_id: Any = BigIntegerField(null=True)
+    faction_id: Any = BigIntegerField(null=True)
+    ship_type_id: Any = BigIntegerField()
+    damage_taken: Any = BigIntegerField()
+    position_x: Any = DoubleField(null=True)
+    position_y: Any = DoubleField(null=True)
+    position_z: Any = DoubleField(null=True)
+
+    class Meta:
+        table_name = "victims"
+
+
+class Attacker(Table):
+    """One row an attacker, in ESI's order (`ordinal` from 0). No other key is promised."""
+
+    killmail: Any = ForeignKeyField(Killmail, backref="attackers", on_delete="CASCADE", index=False)
+    ordinal: Any = IntegerField()
+    character_id: Any = BigIntegerField(null=True)
+    corporation_id: Any = BigIntegerField(null=True)
+    alliance_id: Any = BigIntegerField(null=True)
+    faction_id: Any = BigIntegerField(null=True)
+    ship_type_id: Any = BigIntegerField(null=True)
+    weapon_type_id: Any = BigIntegerField(null=True)
+    damage_done: Any = BigIntegerField()
+    final_blow: Any = BooleanField()
+    security_status: Any = DoubleField()
+
+    class Meta:
+        table_name = "attackers"
+        primary_key = CompositeKey("killmail", "ordinal")
+
+
+class KillmailItem(Table):
+    """One row an item, depth first (`ordinal` from 0). ESI repeats rows exactly, so there is no natural key."""
+
+    killmail: Any = ForeignKeyField(Killmail, backref="items", on_delete="CASCADE", index=False)
+    ordinal: Any = IntegerField()
+    parent_ordinal: Any = IntegerField(null=True)
+    item_type_id: Any = BigIntegerField()
+    flag: Any = IntegerField()
+    singleton: Any = IntegerField()
+    quantity_destroyed: Any = BigIntegerField(null=True)
+    quantity_dropped: Any = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "killmail_items"
+        primary_key = CompositeKey("killmail", "ordinal")
+
+
+class UserKillmail(Table):
+    """Whose lists a killmail stood in: what a viewer may see, and what unlinking deletes.
+
+    Written when the list is read, often before the killmail is stored, hence no foreign key to `killmails`.
+    """
+
+    user: Any = ForeignKeyField(User, backref="links", on_delete="CASCADE", index=False)
+    killmail_id: Any = BigIntegerField(index=True)
+    linked_at: Any = DateTimeField(default=utcnow)
+
+    class Meta:
+        table_name = "user_killmails"
+        primary_key = CompositeKey("user", "killmail_id")
+
+
+UserKillmail.add_index(UserKillmail.index(UserKillmail.user, UserKillmail.linked_at, name="user_killmails_linked"))
+
+
+class Sync(Table):
+    """One run of "make this user's killmails complete". Active while `finished_at` is null, at most one a user."""
+
+    id: Any = BigAutoField()
+    user_id: Any
+    user: Any = ForeignKeyField(User, backref="syncs", on_delete="CASCADE", index=False)
+    trigger: Any = CharField(max_length=8, constraints=[Check("trigger IN ('LOGIN', 'SCHEDULE', 'MANUAL', 'WEB')")])
+    priority: Any = SmallIntegerField(constraints=[Check("priority BETWEEN 0 AND 10")])
+    full: Any = BooleanField(default=False)
+    state: Any = CharField(
+        max_length=8,
+        default=SyncState.QUEUED,
+        constraints=[Check("state IN ('QUEUED', 'LISTING', 'FETCHING', 'FINISHED', 'FAILED')")],
+    )
+    next_page: Any = IntegerField(default=1)
+    pages: Any = IntegerField(null=True)  # as ESI said last; null until the first page was read
+    page_one_etag: Any = TextField(null=True)  # becomes the user's when the list was read to its end
+    found: Any = IntegerField(default=0)  # references listed
+    skipped: Any = IntegerField(default=0)  # of them, already stored when listed
+    saved: Any = IntegerField(default=0)  # final once the sync has ended; until then counted live
+    failed: Any = IntegerField(default=0)
+    attempts: Any = IntegerField(default=0)  # listing failures in a row
+    claimed_until: Any = DateTimeField(null=True)  # the lease of the worker that lists
+    waiting_until: Any = DateTimeField(null=True)
+    waiting_for: Any = TextField(null=True)
+    error: Any = TextField(null=True)
+    queued_at: Any = DateTimeField(default=utcnow)
+    sent_at: Any = DateTimeField(null=True)
+    started_at: Any = DateTimeField(null=True)
+    finished_at: Any = DateTimeField(null=True)
+
+    class Meta:
+        table_name = "syncs"
+        constraints = [
+            Check("(finished_at IS NULL) = (state IN ('QUEUED', 'LISTING', 'FETCHING'))", name="syncs_active_is_open")
+        ]
+
+
+Sync.add_index(Sync.index(Sync.user, unique=True, where=Sync.finished_at.is_null(), name="syncs_one_active"))
+Sync.add_index(Sync.index(Sync.user, Sync.id, name="syncs_of_user"))
+Sync.add_index(Sync.index(Sync.state, where=Sync.finished_at.is_null(), name="syncs_active"))
+
+
+class SyncItem(Table):
+    """What a sync still waits for: not stored when it was listed, and removed when it is stored.
+
+    Carries no state: whether an item is pending or failed is read from the ledger row it shares with other syncs.
+    """
+
+    sync: Any = ForeignKeyField(Sync, backref="items", on_delete="CASCADE", index=False)
+    killmail_id: Any = BigIntegerField(index=True)
+
+    class Meta:
+        table_name = "sync_items"
+        primary_key = CompositeKey("sync", "killmail_id")
+
+
+class Fetch(Table):
+    """The work ledger: one row a killmail that is not stored yet, shared by every sync that wants it."""
+
+    killmail_id: Any = BigIntegerField(primary_key=True)
+    killmail_hash: Any = CharField(max_length=40)
+    priority: Any = SmallIntegerField(constraints=[Check("priority BETWEEN 0 AND 10")])
+    state: Any = CharField(
+        max_length=8,
+        default=FetchState.PENDING,
+        constraints=[Check("state IN ('pending', 'sent', 'fetching', 'deferred', 'rejected')")],
+    )
+    attempts: Any = IntegerField(default=0)
+    refusals: Any = SmallIntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # 422s in a row
+    not_before: Any = DateTimeField(null=True)  # of a deferred row
+    claimed_until: Any = DateTimeField(null=True)  # of a sent or fetching row
+    last_error: Any = TextField(null=True)
+    created_at: Any = DateTimeField(default=utcnow)
+
+    class Meta:
+        table_name = "ledger"
+
+
+Fetch.add_index(
+    Fetch.index(
+        Fetch.priority.desc(),
+        Fetch.killmail_id.desc(),
+        where=SQL("state = 'pending'"),
+        name="ledger_pending",
+    )
+)
+Fetch.add_index(
+    Fetch.index(Fetch.claimed_until, where=SQL("state IN ('sent', 'fetching')"), name="ledger_claimed"),
+)
+Fetch.add_index(Fetch.index(Fetch.not_before, where=SQL("state = 'deferred'"), name="ledger_deferred"))
+
+
+class Lock(Table):
+    """Rows that exist to be locked, so that two processes doing the same thing take turns."""
+
+    name: Any = CharField(max_length=32, primary_key=True)
+    wake_at: Any = DateTimeField(null=True)  # 'dispatch': when a delayed dispatch is already on its way for
+
+    class Meta:
+        table_name = "locks"
+
+
+class RateSlot(Table):
+    """The ceiling over all requests: when the next one may leave (seconds since the epoch, the database's clock)."""
+
+    name: Any = CharField(max_length=16, primary_key=True)
+    next_at: Any = DoubleField(default=0.0)
+
+    class Meta:
+        table_name = "rate_slots"
+
+
+class RateBucket(Table):
+    """What was spent of one of ESI's token buckets (group and owner), as `esi/rate_limit.py` packs it."""
+
+    bucket: Any = CharField(max_length=64, primary_key=True)
+    allowance: Any = IntegerField()  # tokens
+    window_seconds: Any = IntegerField()
+    spends: Any = TextField(default="")
+    closed_until: Any = DoubleField(default=0.0)  # seconds since the epoch
+
+    class Meta:
+        table_name = "rate_buckets"
+
+
+class Gate(Table):
+    """A closed road: the error limit, downtime. Open when there is no row, or when its time has passed."""
+
+    name: Any = CharField(max_length=16, primary_key=True)
+    closed_until: Any = DoubleField(default=0.0)  # seconds since the epoch
+    reason: Any = TextField(default="")
+    failures: Any = IntegerField(default=0)  # in a row
+
+    class Meta:
+        table_name = "gates"
+
+
+class Name(Table):
+    """What an id is called. A row without a name is wanted, from `retry_at` on: ESI may not know it yet."""
+
+    id: Any = BigIntegerField(primary_key=True)
+    name: Any = TextField(null=True)
+    category: Any = CharField(max_length=16, null=True)
+    retry_at: Any = DateTimeField(null=True)
+    updated_at: Any = DateTimeField(default=utcnow)
+
+    class Meta:
+        table_name = "names"
+
+
+Name.add_index(Name.index(Name.retry_at, where=Name.name.is_null(), name="names_wanted"))
+
+
+class Price(Table):
+    """What one of a type is worth in ISK, as ESI's market prices said last."""
+
+    type_id: Any = BigIntegerField(primary_key=True)
+    price: Any = DoubleField()
+    updated_at: Any = DateTimeField()
+
+    class Meta:
+        table_name = "prices"
+
+
+class PriceList(Table):
+    """The one list of prices: when somebody last looked for newer ones, and when it was fetched."""
+
+    name: Any = CharField(max_length=16, primary_key=True)
+    asked_at: Any = DateTimeField(null=True)
+    tried_at: Any = DateTimeField(null=True)
+    fetched_at: Any = DateTimeField(null=True)
+
+    class Meta:
+        table_name = "price_lists"
+
+
+TABLES: tuple[type[Table], ...] = (
+    User,
+    Killmail,
+    Victim,
+    Attacker,
+    KillmailItem,
+    UserKillmail,
+    Sync,
+    SyncItem,
+    Fetch,
+    Lock,
+    RateSlot,
+    RateBucket,
+    Gate,
+    Name,
+    Price,
+    PriceList,
+)

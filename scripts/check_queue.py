@@ -1,0 +1,136 @@
+"""Show what is queued, who consumes it, what is pending in the ledger, and what ESI's budgets allow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import command
+
+import migrations
+from database import db, execute
+from settings import Settings
+
+#: Seconds between two looks of --watch.
+WATCH_SECONDS = 2.0
+
+
+def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    migrations.check()
+    if arguments.dead or arguments.replay:
+        _dead_letters(arguments, settings)
+        return
+    while True:
+        with db.connection_context():
+            report = _report(settings)
+        if arguments.json:
+            print(json.dumps(report), flush=True)
+        else:
+            _show(report, clear=arguments.watch and sys.stdout.isatty())
+        if not arguments.watch:
+            return
+        time.sleep(WATCH_SECONDS)
+
+
+def _dead_letters(arguments: argparse.Namespace, settings: Settings) -> None:
+    # Imported late: the actors bring the broker, and `--help` needs none.
+    from actors.counts import BrokerUnreachable
+    from actors.dead_letters import dead_letters, replay
+
+    try:
+        if arguments.replay:
+            sent, unreadable = replay()
+            _tell(
+                {"sent": sent, "unreadable": unreadable}, arguments.json, f"Sent {sent} again; {unreadable} unreadable."
+            )
+            return
+        found = dead_letters()
+    except BrokerUnreachable as error:
+        raise command.Failure(f"{error} (check RABBITMQ_URL)") from None
+    if arguments.json:
+        print(json.dumps([{name: getattr(each, name) for name in each.__slots__} for each in found], default=str))
+        return
+    for each in found:
+        at = f"{each.sent_at:%Y-%m-%d %H:%M:%S}" if each.sent_at else "-"
+        print(
+            f"{at}  {each.queue_name}  {each.actor or 'unreadable'}{each.arguments if each.actor else ''}  {each.error}"
+        )
+    if settings.embedded:
+        print("embedded: no broker, no dead letters; what failed is deferred in the ledger")
+    elif found:
+        print(f"{len(found)} dead letters. Send them again: python scripts/check_queue.py --replay")
+    else:
+        print("No dead letters.")
+
+
+def _tell(result: dict[str, int], as_json: bool, text: str) -> None:
+    print(json.dumps(result) if as_json else text)
+
+
+def _report(settings: Settings) -> dict[str, Any]:
+    # Imported late: the actors bring the broker, and `--help` needs none.
+    import runtime
+    from actors.counts import BrokerUnreachable, queue_counts
+
+    try:
+        queues = [{name: getattr(count, name) for name in count.__slots__} for count in queue_counts()]
+    except BrokerUnreachable as error:
+        raise command.Failure(f"{error} (check RABBITMQ_URL)") from None
+    return {
+        "mode": "embedded" if settings.embedded else "services",
+        "queues": queues,
+        "ledger": _counts("SELECT state, COUNT(*) FROM ledger GROUP BY state"),
+        "active_syncs": _counts("SELECT state, COUNT(*) FROM syncs WHERE finished_at IS NULL GROUP BY state"),
+        "killmails": execute("SELECT COUNT(*) FROM killmails").fetchone()[0],
+        "roads": [{name: getattr(road, name) for name in road.__slots__} for road in runtime.limiter().snapshot()],
+    }
+
+
+def _counts(sql: str) -> dict[str, int]:
+    return dict(execute(sql).fetchall())
+
+
+def _show(report: dict[str, Any], *, clear: bool) -> None:
+    if clear:
+        print("\033[2J\033[H", end="")
+    if report["mode"] == "embedded":
+        print("embedded: one process, no broker; the counts are rows in the database")
+    print(f"{'queue':<30}{'messages':>10}{'consumers':>11}{'delayed':>9}{'dead':>6}")
+    for queue in report["queues"]:
+        print(
+            f"{queue['queue_name']:<30}{queue['message_count']:>10}{queue['consumer_count']:>11}"
+            f"{queue['delayed_count']:>9}{queue['dead_count']:>6}"
+        )
+    ledger = ", ".join(f"{count} {state}" for state, count in sorted(report["ledger"].items())) or "empty"
+    syncs = ", ".join(f"{count} {state}" for state, count in sorted(report["active_syncs"].items())) or "none"
+    print(f"killmails to fetch: {ledger}")
+    print(f"active syncs: {syncs}")
+    print(f"killmails stored: {report['killmails']}")
+    for road in report["roads"]:
+        print(f"{road['name']:<30}{_road(road)}")
+    sys.stdout.flush()
+
+
+def _road(road: dict[str, Any]) -> str:
+    parts = []
+    if road.get("remaining") is not None:
+        parts.append(f"{road['remaining']} of {road['allowance']} tokens left")
+    until = road.get("closed_until")
+    if until and until > time.time():
+        parts.append(f"closed until {datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC: {road.get('reason') or ''}")
+    return "; ".join(parts) or "open"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, one object a look")
+    parser.add_argument(
+        "--dead", action="store_true", help="list the dead letters instead, and leave them where they are"
+    )
+    parser.add_argument("--replay", action="store_true", help="send the dead letters again; every actor is idempotent")
+    parser.add_argument("--watch", action="store_true", help="look again every two seconds until Ctrl-C")
+    command.run(parser, main)

@@ -1,0 +1,71 @@
+"""Dead letters can be looked at, and sent again; looking changes nothing, and sending does nothing twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pika
+import pytest
+
+from actors import queues
+from tests.acceptance.cluster import Cluster
+from tests.acceptance.conftest import RABBITMQ, services
+from tests.acceptance.processes import wait_until
+
+SIMULATOR = ("--pilots", "1", "--killmails-count", "5", "--cache-seconds", "0")
+
+
+@pytest.fixture
+def system(tmp_path: Path, both_services: None) -> Iterator[Cluster]:
+    with services(tmp_path, *SIMULATOR) as made:
+        made.start_web()
+        made.start_workers(processes=1, threads=2)
+        yield made
+
+
+def test_dead_letters_are_listed_and_sent_again(system: Cluster) -> None:
+    # Given a message that nobody can read, one with arguments of another version, and a sync whose message died
+    publish(queues.SYNCS, b"garbage")
+    publish(queues.SYNCS, message("sync_user", ["not", "an", "id"]))
+    wait_until(lambda: len(dead(system)) == 2, "both are dead")
+
+    # When they are looked at twice, and sent again
+    first, second = dead(system), dead(system)
+    replayed = json.loads(system.script("check_queue", "--replay", "--json").stdout)
+
+    # Then looking changed nothing, what can be read was sent and died again, and the other stays
+    assert sorted(map(str, first)) == sorted(map(str, second))
+    assert {each["actor"] for each in first} == {None, "sync_user"}
+    assert replayed == {"sent": 1, "unreadable": 1}
+    wait_until(lambda: len(dead(system)) == 2, "it died again")
+
+    # And the workers are as well as ever
+    pilot = min(system.simulated.truth())
+    system.browser().log_in(pilot)
+    system.wait_for_syncs()
+    assert system.differences() == []
+
+
+def test_without_any_it_says_so(system: Cluster) -> None:
+    assert "No dead letters" in system.script("check_queue", "--dead").stdout
+
+
+def dead(system: Cluster) -> list[dict[str, object]]:
+    listed: list[dict[str, object]] = json.loads(system.script("check_queue", "--dead", "--json").stdout)
+    return listed
+
+
+def message(actor: str, arguments: list[object]) -> bytes:
+    fields = {
+        "queue_name": queues.SYNCS, "actor_name": actor, "args": arguments, "kwargs": {}, "options": {},
+        "message_id": "00000000-0000-0000-0000-000000000001", "message_timestamp": 1_795_000_000_000,
+    }  # fmt: skip
+    return json.dumps(fields).encode()
+
+
+def publish(queue: str, body: bytes) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(RABBITMQ))
+    connection.channel().basic_publish("", queue, body)
+    connection.close()

@@ -1,0 +1,73 @@
+"""SIGTERM drains: what is held is finished or handed back, and nothing waits for a time-out to be picked up again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import websocket
+
+from ledger.rules import FETCH_LEASE
+from tests.acceptance.cluster import Cluster
+from tests.acceptance.conftest import services
+from tests.acceptance.processes import wait_until
+
+SIMULATOR = ("--pilots", "2", "--killmails-count", "300", "--latency-ms", "50-200", "--limit", "killmail=100000/1m")
+
+
+def stored(system: Cluster) -> int:
+    return int(system.scalar("SELECT COUNT(*) FROM killmails"))
+
+
+def test_workers_hand_over_without_waiting_for_a_lease(tmp_path: Path, both_services: None) -> None:
+    with services(tmp_path, *SIMULATOR) as system:
+        system.start_web()
+        workers = system.start_workers()
+        for character_id in system.simulated.truth():
+            system.browser().log_in(character_id)
+
+        for part in (60, 140):
+            wait_until(lambda part=part: stored(system) >= part, f"{part} are stored", pause=0.02)  # type: ignore[misc]
+            assert workers.stop() == 0
+            assert system.scalar("SELECT COUNT(*) FROM ledger WHERE state = 'fetching'") == 0
+            workers = system.start_workers()
+        started = time.monotonic()
+        system.wait_for_syncs()
+
+        # Nobody repairs anything here: no scheduler is running. A lost message would have to wait for one.
+        assert time.monotonic() - started < FETCH_LEASE.total_seconds()
+        assert system.differences() == []
+        served = Counter(
+            entry["killmail_id"] for entry in system.simulated.requests(route="killmail") if entry["status"] == 200
+        )
+        assert set(served.values()) == {1}
+
+
+def test_sockets_are_closed_with_1001(tmp_path: Path, both_services: None, request: pytest.FixtureRequest) -> None:
+    with services(tmp_path, *SIMULATOR) as system:
+        web = system.start_web()
+        socket = websocket.create_connection(
+            system.web_url.replace("http", "ws") + "/graphql",
+            subprotocols=["graphql-transport-ws"],
+            origin=system.web_url,
+            timeout=10,
+        )
+        request.addfinalizer(socket.shutdown)  # closes it, whatever comes
+        socket.send('{"type": "connection_init"}')
+        assert "connection_ack" in socket.recv()
+        ended: list[int] = []
+        stopping = threading.Thread(target=lambda: ended.append(web.stop()))
+        stopping.start()
+
+        opcode, data = socket.recv_data()
+
+        stopping.join(timeout=15)
+        assert opcode == websocket.ABNF.OPCODE_CLOSE
+        assert int.from_bytes(data[:2], "big") == 1001
+        assert ended == [0]
+        with pytest.raises((websocket.WebSocketException, OSError)):
+            socket.send("more")
+            socket.recv()

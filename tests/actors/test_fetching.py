@@ -1,0 +1,223 @@
+"""What ESI may answer for one killmail, and what becomes of its ledger row, its sync and the next attempt."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+import events
+from models import Fetch, Killmail, SyncState
+from tests.actors.asking import only_row, only_sync, rows, stored, wake
+
+
+def test_an_answer_is_stored_and_its_row_struck_off(simulated, sync, crew):
+    pilot = simulated.pilot(1)
+    done = sync(pilot)
+    assert (done.state, done.found, done.saved, done.failed) == (SyncState.FINISHED, 1, 1, 0)
+    assert stored() == simulated.list_of(pilot)
+    assert rows() == {}
+    assert crew.dead == []
+
+
+def test_a_body_that_does_not_match_its_hash_is_stored_with_a_warning(simulated, sync, caplog):
+    """The hash is a secret of those whose lists the killmail stood in: the warning names the killmail only."""
+    pilot = simulated.pilot(1)
+    [killmail_id] = simulated.list_of(pilot)
+    listed = "ab" * 20
+    simulated.change_killmail(killmail_id, killmail_hash=listed)
+
+    with caplog.at_level(logging.INFO):
+        assert sync(pilot).state == SyncState.FINISHED
+
+    assert Killmail.get().killmail_hash == listed
+    [warning] = [record for record in caplog.records if "does not match" in record.getMessage()]
+    assert str(killmail_id) in warning.getMessage()
+    assert listed not in caplog.text
+
+
+def _without_victim(body):
+    del body["victim"]
+
+
+def _another_id(body):
+    body["killmail_id"] += 1
+
+
+def _no_attackers_list(body):
+    body["attackers"] = "none"
+
+
+@pytest.mark.parametrize("spoil", [_without_victim, _another_id, _no_attackers_list])
+def test_a_body_that_cannot_be_believed_is_tried_again(simulated, sync, later, tick, spoil):
+    pilot = simulated.pilot(1)
+    [killmail_id] = simulated.list_of(pilot)
+    good = simulated.killmail(killmail_id).payload
+    body = json.loads(good.raw)
+    spoil(body)
+    simulated.change_killmail(killmail_id, body=body)
+
+    assert sync(pilot).state == SyncState.FETCHING
+    row = only_row()
+    assert (row.killmail_id, row.state, row.attempts) == (killmail_id, "deferred", 1)
+    assert stored() == []
+
+    simulated.change_killmail(killmail_id, payload=good)
+    later(10)
+    tick()
+    assert stored() == [killmail_id]
+    assert only_sync().state == SyncState.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("not_found", "404"),
+        ("status:400", "400"),
+        ("status:500", "500"),
+        ("status:502", "502"),
+        ("status:422", "422"),
+        ("html", "503"),
+        ("reset", "broke"),
+        ("truncated", "broke"),
+        ("invalid_json", "JSON"),
+    ],
+)
+def test_a_failure_spends_one_attempt_and_is_tried_again_soon(simulated, sync, later, tick, post, kind, reason):
+    pilot = simulated.pilot(1)
+    simulated.fault("killmail", kind, count=1)
+
+    assert sync(pilot).state == SyncState.FETCHING
+    row = only_row()
+    assert (row.state, row.attempts, row.claimed_until) == ("deferred", 1, None)
+    assert reason in row.last_error
+    assert row.not_before is not None
+    assert [message.delay for message in post.to("dispatch") if message.delay] != [], "nobody is woken for it"
+
+    later(10)
+    tick()
+    assert stored() == simulated.list_of(pilot)
+    assert only_sync().state == SyncState.FINISHED
+
+
+def test_after_four_failures_the_sync_ends_without_it_and_the_ledger_goes_on(simulated, sync, later, tick):
+    pilot = simulated.pilot(2)
+    newest, oldest = simulated.list_of(pilot)
+    simulated.fault("killmail", "status:500", killmail_id=oldest, count=5)
+
+    sync(pilot)
+    for _ in range(3):
+        assert only_sync().state == SyncState.FETCHING
+        later(100)
+        tick()
+
+    done = only_sync()
+    assert (done.state, done.found, done.saved, done.failed) == (SyncState.FINISHED, 2, 1, 1)
+    assert (only_row().state, only_row().attempts) == ("deferred", 4)
+    for _ in range(2):
+        later(2 * 3600)
+        tick()
+    assert stored() == [newest, oldest]
+    assert rows() == {}
+
+
+def test_three_422_reject_it_and_the_sync_ends(simulated, sync, later, tick, post):
+    pilot = simulated.pilot(1)
+    simulated.fault("killmail", "status:422")
+
+    sync(pilot)
+    for _ in range(2):
+        assert only_sync().state == SyncState.FETCHING
+        later(100)
+        tick()
+
+    done = only_sync()
+    assert (only_row().state, only_row().attempts) == ("rejected", 3)
+    assert (done.state, done.saved, done.failed) == (SyncState.FINISHED, 0, 1)
+    later(48 * 3600)
+    tick()
+    assert len(simulated.asked("killmail")) == 3, "what ESI rejected is not asked for again"
+
+
+def test_a_422_after_other_failures_is_no_third_422(simulated, sync, later, tick):
+    """ESI answers 422 to right pairs under load, which is when it answers 5xx, too (zKillboard issue 210)."""
+    pilot = simulated.pilot(1)
+    for kind in ("status:500", "status:500", "status:422"):
+        simulated.fault("killmail", kind, count=1)
+
+    sync(pilot)
+    for _ in range(4):
+        later(100)
+        tick()
+
+    assert stored() == simulated.list_of(pilot), f"given up for good: {[row.last_error for row in Fetch.select()]}"
+
+
+@pytest.mark.parametrize("kind", ["429", "429_bare", "420"])
+def test_being_told_to_wait_spends_no_attempt(simulated, sync, later, tick, kind):
+    pilot = simulated.pilot(1)
+    simulated.fault("killmail", kind, seconds=3, count=1)
+
+    assert sync(pilot).state == SyncState.FETCHING
+    row = only_row()
+    assert (row.state, row.attempts, row.last_error) == ("pending", 0, None)
+    assert wake() is not None
+    assert only_sync().waiting_until is not None, "the pilot is not told"
+
+    later(1000)
+    tick()
+    assert stored() == simulated.list_of(pilot)
+
+
+@pytest.mark.parametrize("kind", ["429", "429_bare", "420"])
+def test_whoever_is_told_to_wait_last_sees_to_it_that_somebody_wakes(simulated, sync, kind):
+    """The last message of a batch carries no refill marker, and the tick is up to a minute away."""
+    pilot = simulated.pilot(3)
+    simulated.fault("killmail", kind, seconds=3, count=1, killmail_id=simulated.list_of(pilot)[-1])
+
+    sync(pilot)
+
+    assert (only_row().state, only_row().attempts) == ("pending", 0)
+    assert wake() is not None
+
+
+def test_downtime_closes_the_road_and_costs_the_rest_no_attempt(simulated, sync, later, tick, post):
+    pilot = simulated.pilot(9)
+    simulated.fault("killmail", "status:503")
+
+    sync(pilot)
+
+    attempts = sorted(row.attempts for row in rows().values())
+    assert attempts == [0, 0, 0, 0, 0, 1, 1, 1, 1], "the fifth failure closes the road"
+    assert {row.state for row in rows().values() if row.attempts == 0} == {"pending"}
+    assert len(simulated.asked("killmail")) == 5
+    assert wake() is not None
+
+    simulated.mend()
+    for _ in range(3):
+        later(120)
+        tick()
+    assert stored() == simulated.list_of(pilot)
+    assert only_sync().state == SyncState.FINISHED
+
+
+def test_a_killmail_that_two_pilots_want_is_asked_for_once_and_ends_both_syncs(simulated, sync):
+    one, other = simulated.pilot(), simulated.pilot()
+    shared = simulated.fight(one, 4, other)
+    first, second = sync(one), sync(other)
+    assert (first.state, first.saved) == (SyncState.FINISHED, 4)
+    assert (second.state, second.saved, second.skipped) == (SyncState.FINISHED, 0, 4)
+    assert sorted(entry.killmail_id or 0 for entry in simulated.asked("killmail")) == sorted(shared)
+
+
+def test_one_event_is_told_for_each_stored_killmail(simulated, sync, crew):
+    told: list[object] = []
+    events.subscribe(told.append)
+    pilot = simulated.pilot(3)
+    done = sync(pilot)
+    events.close()
+    assert sorted(n.killmail_id for n in told if isinstance(n, events.KillmailStored)) == sorted(
+        simulated.list_of(pilot)
+    )
+    assert told.count(events.SyncFinished(done.id)) == 1

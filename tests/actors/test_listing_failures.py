@@ -1,0 +1,226 @@
+"""What may go wrong while a list is read: who waits, who fails, what is spent, and what the pilot is told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from cryptography.fernet import Fernet
+
+import ledger
+from actors.users import sync_user
+from database import utcnow
+from models import Sync, SyncState, Trigger, User
+from tests.actors.asking import ask, only_sync, stored
+
+
+def _waits(row: Sync) -> float:
+    assert row.state == SyncState.LISTING
+    assert row.claimed_until is None, "nobody holds it while it waits"
+    return float((row.waiting_until - utcnow()).total_seconds())
+
+
+def test_a_401_forgets_the_access_token_and_the_next_try_has_another(simulated, sync, later, tick):
+    pilot = simulated.pilot(2)
+    before = pilot.user.access_token
+    simulated.fault("recent", "status:401", count=1)
+    row = sync(pilot)
+    assert pilot.user.access_token is None
+    assert row.attempts == 1
+    assert _waits(row) < 10
+    later(200)
+    tick()
+    assert pilot.user.access_token not in (None, before)
+    assert only_sync().state == SyncState.FINISHED
+    assert len([entry for entry in simulated.asked("token") if entry.grant_type == "refresh_token"]) == 1
+
+
+def test_a_403_fails_the_sync_and_says_so(simulated, sync, post):
+    pilot = simulated.pilot(2)
+    simulated.fault("recent", "status:403")
+    row = sync(pilot)
+    assert (row.state, row.claimed_until, row.waiting_until) == (SyncState.FAILED, None, None)
+    assert "refused the killmail list" in row.error
+    assert pilot.user.consecutive_failures == 1
+    assert pilot.user.next_sync_at > utcnow() + timedelta(minutes=10)
+    assert len(simulated.asked("recent")) == 1, "each costs five of thirty tokens"
+
+
+@pytest.mark.parametrize("kind", ["429", "429_bare", "420"])
+def test_told_to_wait_on_page_two_it_waits_and_goes_on_at_page_two(simulated, sync, later, tick, post, kind):
+    simulated.configure(page_size=2)
+    pilot = simulated.pilot(6)
+    simulated.fault("recent", kind, page=2, count=1, seconds=3)
+    row = sync(pilot)
+    assert (row.next_page, row.attempts, row.found) == (2, 0, 2)
+    assert 0 < _waits(row) < 70
+    assert "wait" in row.waiting_for
+    assert [message.args for message in post.to("sync_user") if message.delay] == [(row.id,)]
+    if kind != "420":  # which closes all routes
+        assert stored() == simulated.list_of(pilot)[:2], "the first page's killmails are fetched meanwhile"
+
+    for _ in range(3):
+        later(1000)
+        tick()
+    assert simulated.pages_asked() == [1, 2, 2, 3]
+    done = only_sync()
+    assert (done.state, done.found, done.saved) == (SyncState.FINISHED, 6, 6)
+
+
+@pytest.mark.parametrize("kind", ["429", "429_bare"])
+def test_after_a_429_on_the_list_it_waits_about_as_long_as_it_was_told(simulated, sync, crew, kind):
+    """Three seconds are three seconds, and not the minute that stands for "nobody said how long"; and where ESI does
+    not say, the limiter knows when it will let the next one through (five seconds after the first)."""
+    pilot = simulated.pilot(2)
+    simulated.fault("recent", kind, count=1, seconds=3)
+    row = sync(pilot)
+    assert _waits(row) < 8
+    # What the retry would meet: the limiter must not turn it away for another minute.
+    Sync.update(waiting_until=None).execute()
+    sync_user.send(row.id)
+    crew.drain()
+    row = Sync.get_by_id(row.id)
+    assert row.state == SyncState.FINISHED or _waits(row) < 10
+
+
+@pytest.mark.parametrize("kind", ["status:502", "html"])
+def test_one_502_on_the_list_is_tried_again_within_seconds(simulated, sync, kind):
+    """One of five in a row that would mean downtime: a pilot who has just logged in does not wait a minute for it."""
+    simulated.fault("recent", kind, count=1)
+    row = sync(simulated.pilot(2))
+    assert _waits(row) < 10
+
+
+def test_downtime_waits_for_the_gate_and_spends_nothing(simulated, sync, later, tick):
+    pilot = simulated.pilot(2)
+    simulated.fault("recent", "status:503")
+    sync(pilot)
+    for _ in range(8):
+        later(70)
+        tick()
+    assert only_sync().state == SyncState.LISTING, "an outage fails no sync"
+    simulated.mend()
+    for _ in range(3):
+        later(200)
+        tick()
+    assert only_sync().state == SyncState.FINISHED
+
+
+@pytest.mark.parametrize("kind", ["status:500", "reset", "invalid_json", "truncated", "not_found", "status:400"])
+def test_other_failures_are_tried_again_with_growing_waits_and_then_fail(simulated, sync, later, tick, kind):
+    pilot = simulated.pilot(2)
+    simulated.fault("recent", kind)
+    row = sync(pilot)
+    waits = []
+    for _ in range(8):
+        row = only_sync()
+        if row.state == SyncState.FAILED:
+            break
+        waits.append(_waits(row))
+        later(1000)
+        tick()
+    assert row.state == SyncState.FAILED
+    assert len(waits) == 4
+    assert waits == sorted(waits)
+    assert waits[0] < 10
+    assert row.attempts == 4
+    assert "could not be read" in row.error
+    assert pilot.user.last_sync_complete is False
+
+
+def test_a_page_that_was_read_gives_the_next_one_all_its_tries(simulated, sync, later, tick):
+    simulated.configure(page_size=2)
+    pilot = simulated.pilot(4)
+    simulated.fault("recent", "status:500", page=1, count=3)
+    simulated.fault("recent", "status:500", page=2, count=3)
+    sync(pilot)
+    for _ in range(8):
+        later(1000)
+        tick()
+    assert (only_sync().state, only_sync().saved) == (SyncState.FINISHED, 4)
+
+
+def test_an_sso_that_is_down_delays_the_sync_and_disables_nobody(simulated, sync, later, tick):
+    pilot = simulated.pilot(2)
+    User.update(access_token=None, expires_at=None).execute()
+    simulated.call(lambda state: setattr(state, "sso_down_until", 4e9))
+    row = sync(pilot)
+    assert 0 < _waits(row) < 120
+    assert "login service" in row.waiting_for
+    assert row.attempts == 0
+    assert (pilot.user.needs_login_reason, simulated.asked("recent")) == (None, [])
+
+    simulated.call(lambda state: setattr(state, "sso_down_until", 0.0))
+    later(200)
+    tick()
+    assert only_sync().state == SyncState.FINISHED
+
+
+def test_a_refused_refresh_token_fails_the_sync_and_asks_for_a_login(simulated, sync):
+    pilot = simulated.pilot(2)
+    User.update(access_token=None, expires_at=None).execute()
+    simulated.call(lambda state: state.grants.revoke_pilot(pilot.character_id))
+    row = sync(pilot)
+    assert row.state == SyncState.FAILED
+    assert "Log in again" in row.error
+    assert pilot.user.needs_login_reason is not None
+    assert pilot.user.next_sync_at is None, "nobody asks for it again before the next login"
+    assert ask(pilot).queued is False
+
+
+def test_a_sold_character_fails_the_sync_and_says_why(simulated, sync):
+    pilot = simulated.pilot(2)
+    User.update(access_token=None, expires_at=None).execute()
+
+    def sell(state):
+        state.world.pilots[pilot.character_id].transfers += 1
+
+    simulated.call(sell)
+    row = sync(pilot)
+    assert row.state == SyncState.FAILED
+    assert "another account" in row.error
+    assert simulated.asked("recent") == []
+
+
+def test_a_key_that_is_missing_fails_the_sync_and_keeps_the_token(simulated, sync, configure):
+    pilot = simulated.pilot(2)
+    configure(TOKEN_KEYS=Fernet.generate_key().decode())
+    row = sync(pilot)
+    assert row.state == SyncState.FAILED
+    assert "TOKEN_KEYS" in row.error
+    assert pilot.user.refresh_token is not None
+    assert pilot.user.needs_login_reason is None
+
+
+def test_background_leaves_a_quarter_of_the_list_bucket_to_logins(simulated, sync, crew):
+    """30 tokens, 2 a request: after twelve scheduled requests six tokens are left, and they are a login's."""
+    simulated.configure(limits={"char-killmail": "30/15m"})
+    pilot = simulated.pilot(1)
+    for _ in range(12):
+        row = sync(pilot, trigger=Trigger.SCHEDULE, full=True)
+        if row.state != SyncState.FINISHED:
+            break
+    assert row.state == SyncState.LISTING
+    assert "allowance" in row.waiting_for
+    before = len(simulated.asked("recent"))
+    Sync.update(waiting_until=None, priority=8).execute()
+    sync_user.send(row.id)
+    crew.drain()
+    assert before == 11
+    assert Sync.get_by_id(row.id).state == SyncState.FINISHED
+
+
+def test_a_pilot_who_unlinks_while_the_message_is_on_its_way(simulated, crew):
+    pilot = simulated.pilot(2)
+    ask(pilot)
+    ledger.unlink(pilot.user_id)
+    crew.drain()
+    assert (crew.dead, simulated.asked("recent")) == ([], [])
+
+
+def test_no_token_is_in_a_message_or_in_what_the_pilot_is_told(simulated, sync, post, caplog):
+    pilot = simulated.pilot(2)
+    simulated.fault("recent", "status:401", count=1)
+    row = sync(pilot)
+    assert all(isinstance(arg, int) for message in post.messages for arg in message.args)
+    assert "eyJ" not in caplog.text + (row.waiting_for or "")

@@ -1,0 +1,118 @@
+"""The clock: who is due, and that looking twice does nothing twice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import events
+from actors.schedule import queue_due_users, tend, tend_ledger
+from actors.syncs import finalize_sync
+from database import utcnow
+from models import Sync, SyncState, Trigger, User
+from tests.actors.asking import ask, stored
+
+
+def test_due_users_are_queued_once_at_the_schedules_priority(simulated, crew, post):
+    pilots = [simulated.pilot(1) for _ in range(3)]
+    queue_due_users()
+    queue_due_users()
+    assert sorted(message.args[0] for message in post.to("sync_user")) == [row.id for row in Sync.select()]
+    assert {(message.priority, message.delay) for message in post.to("sync_user")} == {(3, None)}
+    assert {row.trigger for row in Sync.select()} == {Trigger.SCHEDULE}
+    crew.drain()
+    assert Sync.select().where(Sync.state == SyncState.FINISHED).count() == len(pilots)
+
+
+def test_users_who_are_not_due_are_left_alone(simulated, post):
+    fresh, refused, due = simulated.pilot(1), simulated.pilot(1), simulated.pilot(1)
+    User.update(next_sync_at=utcnow() + timedelta(minutes=5)).where(User.id == fresh.user_id).execute()
+    User.update(next_sync_at=None).where(User.id == refused.user_id).execute()
+    queue_due_users()
+    assert [row.user_id for row in Sync.select()] == [due.user_id]
+
+
+def test_firing_twice_at_once_is_harmless(simulated, crew, post):
+    pilot = simulated.pilot(4)
+    for _ in range(3):
+        queue_due_users.send()
+        tend_ledger.send()
+    crew.drain(threads=4)
+    assert Sync.select().count() == 1
+    assert stored() == simulated.list_of(pilot)
+    assert len(simulated.asked("recent")) == 1
+    assert len(simulated.asked("killmail")) == 4
+    assert crew.dead == []
+
+
+def test_a_broker_that_is_away_leaves_the_syncs_to_the_tick(simulated, post, later, tick):
+    pilot = simulated.pilot(2)
+    post.refuse("sync_user")
+    queue_due_users()
+    post.mend()
+    later(130)
+    tick()
+    assert stored() == simulated.list_of(pilot)
+
+
+def test_tend_is_idempotent_while_everything_is_in_hand(simulated, sync, post):
+    sync(simulated.pilot(3))
+    post.messages.clear()
+    for _ in range(3):
+        tend()
+    assert post.messages == []
+
+
+def test_tend_does_not_resend_what_is_on_its_way(simulated, post):
+    ask(simulated.pilot(3))
+    tend()
+    tend()
+    assert len(post.to("sync_user")) == 1
+
+
+def test_a_cooled_down_user_is_due_again(simulated, sync, later, crew, post):
+    pilot = simulated.pilot(1)
+    sync(pilot)
+    queue_due_users()
+    assert Sync.select().count() == 1
+    later(16 * 60)
+    queue_due_users()
+    assert Sync.select().count() == 2
+
+
+def test_of_any_number_of_finalize_messages_one_ends_the_sync(simulated, sync, crew, post):
+    done = sync(simulated.pilot(2))
+    names = len(post.to("resolve_names"))
+    for _ in range(4):
+        finalize_sync.send(done.id)
+    crew.drain(threads=4)
+    assert Sync.get_by_id(done.id).finished_at == done.finished_at
+    assert len(post.to("resolve_names")) == names
+
+
+def test_messages_without_a_priority_get_their_queues(simulated, post):
+    """periodiq sends none."""
+    tend_ledger.send()
+    queue_due_users.send()
+    assert [message.priority for message in post.messages] == [3, 3]
+
+
+def test_a_sync_whose_workers_keep_going_away_fails_and_is_told_of(simulated, crew, post, later):
+    told: list[object] = []
+    events.subscribe(told.append)
+    pilot = simulated.pilot(1)
+    asked = ask(pilot)
+    Sync.update(state="LISTING", claimed_until=utcnow() - timedelta(minutes=5), attempts=4).execute()
+    tend()
+    events.close()
+    assert Sync.get_by_id(asked.sync_id).state == SyncState.FAILED
+    assert told[-1:] == [events.SyncFinished(asked.sync_id or 0)]
+
+
+def test_a_sync_that_fails_is_told_of_as_finished(simulated, sync):
+    """events.SyncFinished: "A sync ended, well or not"."""
+    told: list[object] = []
+    events.subscribe(told.append)
+    simulated.fault("recent", "status:403")
+    failed = sync(simulated.pilot(1))
+    events.close()
+    assert events.SyncFinished(failed.id) in told

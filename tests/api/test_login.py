@@ -1,0 +1,201 @@
+"""Logging in: begun here, used once, by the browser that began it. Pages and mutations share the flow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api import login
+from esi.errors import SsoConfiguration, SsoUnavailable
+from models import Sync, Trigger, User
+from tests.web_app import FakeBackend, make_user
+
+
+def begin(client: FlaskClient) -> str:
+    """Press the button; the state that EVE SSO gets."""
+    response = client.get("/login")
+    assert response.status_code == 302
+    return parse_qs(urlsplit(response.headers["Location"]).query)["state"][0]
+
+
+def come_back(client: FlaskClient, state: str, code: str = "code-90000001") -> Any:
+    return client.get("/auth/callback", query_string={"code": code, "state": state})
+
+
+def me(client: FlaskClient) -> Any:
+    return client.post("/graphql", json={"query": "{ me { characterName tokenState } }"}).get_json()["data"]["me"]
+
+
+def test_a_login_ends_on_the_dashboard_with_a_sync(client: FlaskClient, backend: FakeBackend) -> None:
+    response = come_back(client, begin(client))
+    assert (response.status_code, response.headers["Location"]) == (302, "/")
+    assert me(client) == {"characterName": "Pilot 90000001", "tokenState": "OK"}
+    assert backend.requests == [(User.get().id, Trigger.LOGIN, False)]
+
+
+def test_tokens_are_not_stored_as_they_are_nor_put_into_the_cookie(client: FlaskClient) -> None:
+    response = come_back(client, begin(client))
+    user = User.get()
+    assert "refresh-code" not in user.refresh_token
+    assert "access-code" not in user.access_token
+    assert "refresh-code" not in response.headers["Set-Cookie"]
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(client: FlaskClient) -> None:
+    begun = client.get("/login")
+    assert "HttpOnly" in begun.headers["Set-Cookie"]
+    assert "SameSite=Lax" in begun.headers["Set-Cookie"]
+
+
+def test_with_https_the_cookie_is_secure(make_settings: Callable[..., Any], backend: FakeBackend, app: Flask) -> None:
+    from app import create_app
+
+    settings = make_settings(eve_callback_url="https://killmails.example/auth/callback")
+    response = create_app(settings, backend.system(settings)).test_client().get("/login")
+    assert "Secure" in response.headers["Set-Cookie"]
+    assert "Strict-Transport-Security" in response.headers
+
+
+@pytest.mark.parametrize("state", ["", "wrong", "state-0-yyyyyyyyyyyyyyyyyyyy", "ключ"])
+def test_a_state_of_nobodys_is_refused(client: FlaskClient, state: str) -> None:
+    begin(client)
+    response = come_back(client, state)
+    assert response.status_code == 400
+    assert "log in again" in response.text
+    assert me(client) is None
+    assert User.select().count() == 0
+
+
+def test_another_browsers_state_is_refused(client: FlaskClient, app: Flask) -> None:
+    """Who lures a pilot to a callback of their own must not sign the pilot in to their account."""
+    state = begin(app.test_client())
+    assert come_back(client, state).status_code == 400
+    assert me(client) is None
+
+
+def test_a_login_is_good_once(client: FlaskClient, backend: FakeBackend) -> None:
+    state = begin(client)
+    come_back(client, state)
+    assert come_back(client, state, "code-90000002").status_code == 400
+    assert User.select().count() == 1
+
+
+def test_a_used_code_is_refused_and_changes_nothing(client: FlaskClient, app: Flask) -> None:
+    come_back(client, begin(client))
+    other = app.test_client()
+    response = come_back(other, begin(other))
+    assert response.status_code == 400
+    assert me(other) is None
+
+
+def test_a_failed_code_uses_the_state_up(client: FlaskClient) -> None:
+    state = begin(client)
+    assert come_back(client, state, "nonsense").status_code == 400
+    assert come_back(client, state).status_code == 400
+
+
+def test_an_old_login_is_refused(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = begin(client)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + login.LOGIN_SECONDS + 1)
+    assert come_back(client, state).status_code == 400
+
+
+def test_several_tabs_may_log_in_but_not_endlessly_many(client: FlaskClient) -> None:
+    states = [begin(client) for _ in range(4)]
+    assert come_back(client, states[0]).status_code == 400
+    assert come_back(client, states[1]).status_code == 302
+
+
+def test_cancelling_changes_nothing(client: FlaskClient) -> None:
+    begin(client)
+    response = client.get("/auth/callback?error=access_denied&state=x")
+    assert response.status_code == 400
+    assert "cancelled" in response.text
+
+
+def test_a_login_replaces_the_whole_session(client: FlaskClient, sign_in: Callable[[User], None]) -> None:
+    # Given a session that somebody else is signed in to, with a token a page of theirs knows
+    sign_in(make_user(90_000_009))
+    client.get("/")
+    with client.session_transaction() as session:
+        session["csrf"] = "known"
+        session["planted"] = "x"
+    # When a pilot logs in
+    come_back(client, begin(client))
+    # Then nothing of it is left
+    with client.session_transaction() as session:
+        assert "planted" not in session
+        assert session.get("csrf") != "known"
+    assert me(client)["characterName"] == "Pilot 90000001"
+
+
+@pytest.mark.parametrize("failure", [SsoUnavailable("down"), SsoConfiguration("wrong client")])
+def test_an_sso_that_is_away_gets_a_page_that_says_so(
+    client: FlaskClient, backend: FakeBackend, failure: Exception
+) -> None:
+    state = begin(client)
+    backend.sso.down = failure
+    assert client.get("/login").status_code == 503
+    assert come_back(client, state).status_code == 503
+    assert User.select().count() == 0
+
+
+def test_without_an_eve_application_the_page_says_what_to_do(
+    make_settings: Callable[..., Any], backend: FakeBackend, app: Flask
+) -> None:
+    from app import create_app
+
+    settings = make_settings(eve_client_id="")
+    response = create_app(settings, backend.system(settings)).test_client().get("/login")
+    assert response.status_code == 503
+    assert "EVE_CLIENT_ID" in response.text
+
+
+def test_the_api_logs_in_too(client: FlaskClient) -> None:
+    begun = client.post("/graphql", json={"query": "mutation { login { url state } }"}).get_json()["data"]["login"]
+    assert begun["state"] in begun["url"]
+    query = 'mutation($s: String!) { authenticateWithCode(code: "code-90000001", state: $s) %s }'
+    query %= "{ user { characterId } sync { state trigger } }"
+    body = {"query": query, "variables": {"s": begun["state"]}}
+    assert client.post("/graphql", json=body).get_json()["data"]["authenticateWithCode"] == {
+        "user": {"characterId": "90000001"},
+        "sync": {"state": "QUEUED", "trigger": "WEB"},
+    } | {"sync": {"state": "QUEUED", "trigger": "LOGIN"}}
+    assert me(client) is not None
+    # A replay is the client's error, and the session stays
+    assert client.post("/graphql", json=body).get_json()["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+    assert me(client) is not None
+
+
+def test_logging_out_ends_the_session(client: FlaskClient) -> None:
+    come_back(client, begin(client))
+    assert client.post("/graphql", json={"query": "mutation { logout }"}).get_json()["data"]["logout"] is True
+    assert me(client) is None
+    assert client.post("/graphql", json={"query": "mutation { logout }"}).get_json()["data"]["logout"] is False
+
+
+def test_unlinking_revokes_and_deletes(client: FlaskClient, backend: FakeBackend) -> None:
+    come_back(client, begin(client))
+    query = "mutation { unlinkCharacter { unlinked message } }"
+    assert client.post("/graphql", json={"query": query}).get_json()["data"]["unlinkCharacter"]["unlinked"] is True
+    assert backend.sso.revoked == ["refresh-code-90000001"]
+    assert User.select().count() == Sync.select().count() == 0
+    assert me(client) is None
+
+
+def test_a_sync_in_cool_down_says_so(
+    client: FlaskClient, backend: FakeBackend, sign_in: Callable[[User], None]
+) -> None:
+    sign_in(make_user())
+    backend.cooldown = True
+    query = "mutation { syncMyKillmails(full: true) { sync { id } queued message } }"
+    payload = client.post("/graphql", json={"query": query}).get_json()["data"]["syncMyKillmails"]
+    assert payload == {"sync": None, "queued": False, "message": "Last synced 1 minute ago."}
+    assert backend.requests[0][1:] == (Trigger.WEB, True)

@@ -1,0 +1,390 @@
+"""What subscribers get: their own, once, all of it, and nobody waits for somebody who does not read."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from peewee import Database, OperationalError
+
+import events
+from api import hub, killmails, subscriptions
+from database import utcnow
+from events import KillmailStored, NamesResolved, Resumed, SyncChanged, SyncFinished
+from models import Killmail, Name, Sync, User
+from tests.api.socket_client import Client
+from tests.web_app import FakeBackend, link, make_killmail, make_sync, make_user, wait_for_killmail
+
+Connect = Callable[..., Client]
+WATCH = "subscription($after: ID) { newKillmail(after: $after) { id } }"
+PROGRESS = "subscription($id: ID) { syncProgress(syncId: $id) { id state found saved pending } }"
+
+
+@pytest.fixture
+def viewer(sqlite_db: Database) -> User:
+    return make_user()
+
+
+def watching(connect: Connect, user: User, after: str | None = None) -> Client:
+    client = connect(user)
+    client.subscribe(WATCH, after=after)
+    client.settle()
+    return client
+
+
+def store(killmail_id: int, *viewers: User, **changes: Any) -> None:
+    """What a worker does: store, commit, publish."""
+    make_killmail(killmail_id, *viewers, **changes)
+    events.publish(KillmailStored(killmail_id))
+
+
+def next_ids(client: Client, count: int) -> list[int]:
+    return [int(client.next()["newKillmail"]["id"]) for _ in range(count)]
+
+
+class TestNewKillmail:
+    def test_my_killmails_come_as_they_are_stored(self, connect: Connect, viewer: User) -> None:
+        client = watching(connect, viewer)
+        store(1, viewer)
+        store(2, viewer)
+        assert next_ids(client, 2) == [1, 2]
+
+    def test_with_all_their_parts_and_per_viewer(self, connect: Connect, viewer: User) -> None:
+        # Given two viewers of one fight
+        other = make_user(90_000_002)
+        clients = [connect(viewer), connect(other)]
+        for client in clients:
+            client.subscribe(
+                "subscription { newKillmail { id isLoss attackers { damageDone } items { items { flag } } } }"
+            )
+            client.settle()
+        # When it is stored
+        store(1, viewer, other, victim_id=viewer.character_id)
+        # Then each sees it from their side
+        losses = [client.next()["newKillmail"] for client in clients]
+        assert [loss["isLoss"] for loss in losses] == [True, False]
+        assert losses[0]["attackers"] == [{"damageDone": 10}]
+        assert losses[0]["items"] == [{"items": [{"flag": 5}]}, {"items": []}]
+
+    def test_others_killmails_do_not_come(self, connect: Connect, viewer: User) -> None:
+        client = watching(connect, viewer)
+        store(1, make_user(90_000_002))
+        store(2, viewer)
+        assert next_ids(client, 1) == [2]
+
+    def test_each_viewer_gets_their_own_and_not_the_others(self, connect: Connect, viewer: User) -> None:
+        other = make_user(90_000_002)
+        mine, theirs = watching(connect, viewer), watching(connect, other)
+        store(1, other)
+        store(2, viewer)
+        store(3, viewer, other)
+        assert next_ids(mine, 2) == [2, 3]
+        assert next_ids(theirs, 2) == [1, 3]
+
+    def test_a_doubled_event_is_told_once(self, connect: Connect, viewer: User) -> None:
+        client = watching(connect, viewer)
+        store(1, viewer)
+        events.publish(KillmailStored(1))
+        events.publish(KillmailStored(404))  # never stored
+        store(2, viewer)
+        assert next_ids(client, 2) == [1, 2]
+
+    def test_what_others_had_stored_before_comes_when_it_is_listed(self, connect: Connect, viewer: User) -> None:
+        # Given a killmail that another pilot's sync stored long ago
+        make_killmail(1, make_user(90_000_002), created_at=utcnow() - timedelta(days=1))
+        client = watching(connect, viewer)
+        # When a page of the viewer's list names it
+        link(viewer, 1)
+        events.publish(SyncChanged(make_sync(viewer.id).id))
+        # Then it comes, although nothing was stored
+        assert next_ids(client, 1) == [1]
+
+    def test_a_missed_event_is_made_up_for(self, connect: Connect, viewer: User) -> None:
+        client = watching(connect, viewer)
+        store(1, viewer)
+        assert next_ids(client, 1) == [1]
+        # Given a killmail whose event was lost
+        make_killmail(2, viewer)
+        # When the connection to the broker is back
+        events._process.subscribers.tell(Resumed())
+        # Then it comes, and the one before does not come again
+        assert next_ids(client, 1) == [2]
+        assert client.quiet()
+
+    def test_a_failing_database_delays_and_loses_nothing(
+        self, connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = watching(connect, viewer)
+        real = killmails.viewers_of
+
+        def fail_once(*arguments: Any) -> Any:
+            monkeypatch.setattr(killmails, "viewers_of", real)
+            raise OperationalError("gone")
+
+        monkeypatch.setattr(killmails, "viewers_of", fail_once)
+        store(1, viewer)
+        assert next_ids(client, 1) == [1]
+
+    def test_unsubscribing_ends_it(self, connect: Connect, viewer: User) -> None:
+        client = watching(connect, viewer)
+        client.send({"id": "1", "type": "complete"})
+        client.settle()
+        store(1, viewer)
+        assert client.quiet()
+
+
+class TestReplay:
+    def test_zero_replays_everything_in_the_order_it_came(self, connect: Connect, viewer: User) -> None:
+        now = utcnow()
+        for killmail_id, minutes in ((5, 30), (3, 20), (9, 10)):
+            at = now - timedelta(minutes=minutes)
+            make_killmail(killmail_id, viewer, linked_at=at, created_at=at)
+        make_killmail(7, make_user(90_000_002))
+        client = connect(viewer)
+        client.subscribe(WATCH, after="0")
+        assert next_ids(client, 3) == [5, 3, 9]
+        # and then goes on live
+        store(11, viewer)
+        assert next_ids(client, 1) == [11]
+
+    def test_after_replays_what_came_since_and_not_itself(self, connect: Connect, viewer: User) -> None:
+        now = utcnow()
+        for killmail_id, seconds in ((1, 3600), (2, 1800), (3, 900), (4, 0)):
+            at = now - timedelta(seconds=seconds)
+            make_killmail(killmail_id, viewer, linked_at=at, created_at=at)
+        client = connect(viewer)
+        client.subscribe(WATCH, after="2")
+        assert next_ids(client, 2) == [3, 4]
+        assert client.quiet()
+
+    def test_an_older_killmail_that_came_later_is_replayed(self, connect: Connect, viewer: User) -> None:
+        """Ids say nothing about arrival: an old one may have failed at first, or have been listed late."""
+        now = utcnow()
+        make_killmail(50, viewer, linked_at=now - timedelta(hours=1), created_at=now - timedelta(hours=1))
+        make_killmail(10, viewer, linked_at=now - timedelta(hours=2), created_at=now)  # stored late
+        make_killmail(20, viewer, linked_at=now, created_at=now - timedelta(days=9))  # listed late
+        client = connect(viewer)
+        client.subscribe(WATCH, after="50")
+        assert set(next_ids(client, 2)) == {10, 20}
+
+    def test_it_starts_half_a_minute_early(self, connect: Connect, viewer: User) -> None:
+        now = utcnow() - timedelta(hours=1)
+        for killmail_id, seconds in ((1, 31), (2, 29), (3, 0)):
+            at = now - timedelta(seconds=seconds)
+            make_killmail(killmail_id, viewer, linked_at=at, created_at=at)
+        client = connect(viewer)
+        client.subscribe(WATCH, after="3")
+        assert next_ids(client, 1) == [2]
+        assert client.quiet()
+
+    def test_others_killmails_are_refused_like_unknown_ones(self, connect: Connect, viewer: User) -> None:
+        make_killmail(1, make_user(90_000_002))
+        client = connect(viewer)
+        answers = []
+        for after in ("1", "2"):
+            client.subscribe(WATCH, after=after)
+            answers.append(client.receive())
+        assert answers[0] == answers[1]
+        assert answers[0]["type"] == "error"
+
+    def test_a_long_replay_meets_the_live_stream_without_gap_or_repeat(
+        self, connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given more than one chunk of old killmails
+        monkeypatch.setattr(subscriptions, "REPLAY_CHUNK", 7)
+        for killmail_id in range(1, 41):
+            make_killmail(killmail_id, viewer)
+        client = connect(viewer)
+        client.subscribe(WATCH, after="0")
+        # When new ones are stored while the old ones are replayed
+        for killmail_id in range(41, 61):
+            store(killmail_id, viewer)
+        # Then each comes once
+        assert sorted(next_ids(client, 60)) == list(range(1, 61))
+        assert client.quiet()
+
+
+class TestSlowConsumers:
+    def test_a_client_that_does_not_read_delays_nobody_and_is_closed(
+        self, connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a client that stopped reading, with little room on the way, and one that reads
+        monkeypatch.setattr(subscriptions, "MAX_WAITING", 20)
+        stuck = connect(viewer, sockopt=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
+        Name.insert(id=587, name="R" * 500, category="inventory_type").on_conflict_replace().execute()
+        names = " ".join(f"n{n}: shipType {{ a: name b: name c: name d: name }}" for n in range(4))
+        large = " ".join(f"v{n}: victim {{ {names} }}" for n in range(4))
+        stuck.subscribe(f"subscription {{ newKillmail {{ id {large} }} }}")
+        stuck.settle()
+        reading = watching(connect, viewer)
+        # When many killmails are stored
+        received = []
+        for killmail_id in range(1, 401):
+            store(killmail_id, viewer)
+            received += next_ids(reading, 1)
+        # Then the one that reads got them all at once, and the other is told why it is closed once it reads again
+        assert received == list(range(1, 401))
+        assert stuck.close_code() == 4008
+
+    def test_who_is_still_reading_old_ones_is_not_slow(self, viewer: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a subscription that has yet to replay what is old
+        monkeypatch.setattr(subscriptions, "MAX_WAITING", 2)
+        overflows: list[bool] = []
+        reader = subscriptions.Reader(viewer, lambda: None, lambda: overflows.append(True))
+        subscription = subscriptions.NewKillmails(reader, 0, frozenset())
+        # When more new ones are stored than may wait
+        for killmail_id in range(1, 11):
+            make_killmail(killmail_id, viewer)
+            subscription.tell(killmails.load([killmail_id], frozenset())[0])
+        # Then it is not closed for it, and gets them all
+        received: list[int] = []
+        while subscription.seconds_until_due() == 0.0:
+            received += [killmail.id for killmail in subscription.take()]
+        assert overflows == []
+        assert received == list(range(1, 11))
+
+
+class TestSyncProgress:
+    def test_it_begins_with_the_state_now_and_ends_with_the_sync(self, connect: Connect, viewer: User) -> None:
+        sync = make_sync(viewer.id)
+        client = connect(viewer)
+        client.subscribe(PROGRESS, id=str(sync.id))
+        assert client.next()["syncProgress"] == {
+            "id": str(sync.id),
+            "state": "QUEUED",
+            "found": 0,
+            "saved": 0,
+            "pending": 0,
+        }
+        Sync.update(state="FETCHING", found=1).execute()
+        wait_for_killmail(sync, 5)
+        events.publish(SyncChanged(sync.id))
+        assert client.next()["syncProgress"]["pending"] == 1
+        Sync.update(state="FINISHED", saved=1, finished_at=utcnow()).execute()
+        events.publish(SyncFinished(sync.id))
+        assert client.next()["syncProgress"]["state"] == "FINISHED"
+        assert client.receive() == {"id": "1", "type": "complete"}
+
+    def test_a_sync_that_has_ended_is_told_and_completed(self, connect: Connect, viewer: User) -> None:
+        sync = make_sync(viewer.id, state="FAILED", finished_at=utcnow(), error="no scope")
+        client = connect(viewer)
+        client.subscribe(PROGRESS, id=str(sync.id))
+        assert client.next()["syncProgress"]["state"] == "FAILED"
+        assert client.receive()["type"] == "complete"
+
+    def test_stored_killmails_move_it_a_few_times_a_second(self, connect: Connect, viewer: User) -> None:
+        # Given a sync that waits for thirty killmails
+        sync = make_sync(viewer.id, state="FETCHING", found=30)
+        for killmail_id in range(1, 31):
+            wait_for_killmail(sync, killmail_id)
+        client = connect(viewer)
+        client.subscribe(PROGRESS, id=str(sync.id))
+        assert client.next()["syncProgress"]["pending"] == 30
+        # When they are stored one after the other
+        from models import Fetch, SyncItem
+
+        for killmail_id in range(1, 31):
+            Fetch.delete().where(Fetch.killmail_id == killmail_id).execute()
+            SyncItem.delete().where(SyncItem.killmail_id == killmail_id).execute()
+            store(killmail_id, viewer)
+        # Then the counts move to the end, in far fewer steps
+        steps = [client.next()["syncProgress"]["saved"]]
+        while steps[-1] < 30:
+            steps.append(client.next()["syncProgress"]["saved"])
+        assert steps == sorted(set(steps))
+        assert len(steps) < 15
+
+    def test_without_an_id_it_follows_the_next_sync(self, connect: Connect, viewer: User) -> None:
+        client = connect(viewer)
+        client.subscribe(PROGRESS)
+        client.settle()
+        first = make_sync(viewer.id)
+        events.publish(SyncChanged(first.id))
+        assert client.next()["syncProgress"]["id"] == str(first.id)
+        Sync.update(state="FINISHED", finished_at=utcnow()).execute()
+        events.publish(SyncFinished(first.id))
+        assert client.next()["syncProgress"]["state"] == "FINISHED"
+        second = make_sync(viewer.id)
+        events.publish(SyncChanged(second.id))
+        assert client.next()["syncProgress"]["id"] == str(second.id)
+
+    def test_others_syncs_are_neither_told_nor_found(self, connect: Connect, viewer: User) -> None:
+        other = make_sync(make_user(90_000_002).id)
+        client = connect(viewer)
+        client.subscribe(PROGRESS, id=str(other.id))
+        assert client.receive()["type"] == "error"
+        client.subscribe(PROGRESS)
+        client.settle()
+        events.publish(SyncChanged(other.id))
+        events.publish(NamesResolved())
+        assert client.quiet()
+
+    def test_waiting_ends_by_itself(self, connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(subscriptions, "SYNC_REREAD_SECONDS", 0.1)
+        make_sync(viewer.id, state="FETCHING", waiting_until=utcnow() + timedelta(seconds=0.4), waiting_for="ESI")
+        client = connect(viewer)
+        client.subscribe(PROGRESS)
+        assert client.next()["syncProgress"]["state"] == "WAITING"
+        assert client.next()["syncProgress"]["state"] == "FETCHING"
+
+
+class TestWorkerStatus:
+    QUERY = "subscription { workerStatusUpdates(intervalSeconds: 1) { queueName messageCount } }"
+
+    def test_it_comes_at_once_and_again(self, connect: Connect, viewer: User, backend: FakeBackend) -> None:
+        client = connect(viewer)
+        client.subscribe(self.QUERY)
+        for _ in range(2):
+            assert client.next()["workerStatusUpdates"][0]["messageCount"] == 7
+        assert backend.counted == 2
+
+    def test_a_broker_that_is_away_ends_it_with_an_error(
+        self, connect: Connect, viewer: User, backend: FakeBackend
+    ) -> None:
+        backend.broker_error = ConnectionError("down")
+        client = connect(viewer)
+        client.subscribe(self.QUERY)
+        assert client.receive()["payload"][0]["extensions"]["code"] == "UNAVAILABLE"
+
+
+class TestSessions:
+    def test_signing_out_everywhere_closes_before_anything_more_is_told(self, connect: Connect, viewer: User) -> None:
+        client = watching(connect, viewer)
+        User.update(session_epoch=9).execute()
+        store(1, viewer)
+        with pytest.raises(Exception, match="4403"):
+            client.receive()
+
+    def test_a_deleted_user_is_closed(self, connect: Connect, viewer: User) -> None:
+        client = watching(connect, viewer)
+        User.delete().execute()
+        make_sync(make_user(90_000_003, session_epoch=6).id)  # SQLite gives the id away again
+        events.publish(SyncChanged(Sync.get().id))
+        assert client.close_code() == 4403
+
+    def test_a_quiet_socket_is_looked_at_too(
+        self, connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hub, "SESSION_SECONDS", 0.1)
+        client = watching(connect, viewer)
+        User.update(session_epoch=9).execute()
+        assert client.close_code() == 4403
+
+
+def test_an_event_is_read_once_for_all_sockets(connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[list[int]] = []
+    real = killmails.load
+
+    def counting(killmail_ids: Any, named_fields: Any) -> Any:
+        reads.append(list(killmail_ids))
+        return real(killmail_ids, named_fields)
+
+    monkeypatch.setattr(killmails, "load", counting)
+    clients = [watching(connect, viewer) for _ in range(3)]
+    store(1, viewer)
+    assert [next_ids(client, 1) for client in clients] == [[1]] * 3
+    assert reads == [[1]]
+    assert Killmail.select().count() == 1

@@ -1,0 +1,127 @@
+"""A pilot at a browser: what a test does with the pages, and what it demands of every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, expect
+
+#: Milliseconds a page gets to show what a test waits for: the machine may be busy.
+PATIENCE_MS = 60_000
+#: Bytes of a page with its style and scripts, as they are sent.
+LARGEST_PAGE = 100 * 1024
+#: All rules of WCAG 2.2 A and AA that a machine can check, and axe's best practices.
+AXE = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}
+
+#: In place of EVE's image server, which no test asks.
+PICTURE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" fill="#26303c"/>'
+    '<path d="M32 10 50 52 32 43 14 52z" fill="#5b6b7d"/></svg>'
+)
+
+#: Keys pressed to get somewhere before it counts as out of reach.
+MOST_TABS = 120
+
+
+@dataclass
+class Pilot:
+    """One browser with its own cookies. `problems`: what its console said, and what it asked of strangers."""
+
+    context: BrowserContext
+    page: Page
+    url: str
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def sit_down(cls, context: BrowserContext, url: str) -> Pilot:
+        context.set_default_timeout(PATIENCE_MS)
+        context.route("**", lambda route: route.continue_() if "//127.0.0.1:" in route.request.url else route.abort())
+        context.route(
+            "https://images.evetech.net/**",
+            lambda route: route.fulfill(body=PICTURE, content_type="image/svg+xml"),
+        )
+        pilot = cls(context, context.new_page(), url)
+        pilot.page.on("console", pilot._hear)
+        pilot.page.on("pageerror", lambda error: pilot.problems.append(str(error)))
+        return pilot
+
+    def open(self, path: str = "/") -> None:
+        self.page.goto(self.url + path)
+
+    def log_in(self, name: str) -> None:
+        """From our page to the SSO's and back, with clicks."""
+        self.open()
+        self.page.get_by_role("link", name="LOG IN with EVE Online").click()
+        self.page.get_by_role("link", name=name).click()
+        expect(self.page.get_by_role("heading", level=1)).to_have_text(name, timeout=PATIENCE_MS)
+
+    @property
+    def sync(self) -> Locator:
+        return self.page.locator("#sync")
+
+    @property
+    def rows(self) -> Locator:
+        """Killmails, as shown."""
+        return self.page.locator(".killmail")
+
+    def wait_for_sync(self) -> None:
+        expect(self.sync).to_have_attribute("data-phase", "FINISHED", timeout=PATIENCE_MS)
+
+    def shown_ids(self) -> list[int]:
+        return [int(row.get_attribute("data-id") or 0) for row in self.rows.all()]
+
+    def marks_the_page(self) -> None:
+        """From now on `was_not_reloaded` can tell."""
+        self.page.evaluate("() => { window.untouched = true }")
+
+    def was_not_reloaded(self) -> bool:
+        return bool(self.page.evaluate("() => window.untouched === true"))
+
+    def press_tab_until(self, is_there: Callable[[str], bool]) -> str:
+        """Tab from one thing to the next until one's text is it; fails where a focus cannot be seen."""
+        passed = []
+        for _ in range(MOST_TABS):
+            self.page.keyboard.press("Tab")
+            text, visible = self.page.evaluate(FOCUSED)
+            assert visible, f"the focus on {text!r} cannot be seen"
+            passed.append(text)
+            if is_there(text):
+                return str(text)
+        raise AssertionError(f"not within {MOST_TABS} presses of Tab: {passed}")
+
+    def demands_of_any_page(self) -> list[str]:
+        """What is wrong with the page as it is shown now, for people and for machines."""
+        overflow = self.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        wrong = [f"{overflow} px too wide"] if overflow > 0 else []
+        weight = self.page.evaluate(WEIGHT)
+        if weight > LARGEST_PAGE:
+            wrong.append(f"{weight} bytes")
+        return wrong + self.inaccessible()
+
+    def inaccessible(self) -> list[str]:
+        """What axe finds."""
+        violations: list[dict[str, Any]] = Axe().run(self.page, options=AXE).response["violations"]
+        return [f"{each['id']}: {node['html']}" for each in violations for node in each["nodes"]]
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.problems.append(message.text)
+
+
+#: The text (or name) of what has the focus, and whether a sighted person sees that it has.
+FOCUSED = """() => {
+  const it = document.activeElement;
+  const style = getComputedStyle(it);
+  const label = it.getAttribute("aria-label") || it.labels?.[0]?.textContent || it.textContent || it.name || "";
+  const box = it.getBoundingClientRect();
+  const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+  return [label.trim(), outlined && box.width > 0 && box.right > 0];
+}"""
+
+#: Bytes of the page and of everything it is made of, pictures aside.
+WEIGHT = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+  .filter((each) => each.initiatorType !== "img")
+  .reduce((sum, each) => sum + each.encodedBodySize, 0)"""

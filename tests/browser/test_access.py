@@ -1,0 +1,128 @@
+"""Every page, for everybody: by keyboard, on a narrow screen, for axe, in both colour schemes, and not too heavy."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from settings import ROOT
+from tests.acceptance.cluster import Cluster
+from tests.browser.pilot import PATIENCE_MS, Pilot
+
+#: Of the simulator's first pilots.
+RENN, ELARA = "Renn Marrec", "Elara Vantor"
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+PATHS = ("/", "/killmails", "/killmails?ship=nothing+like+that", "/pictures", "/status", "/unlink", "/nowhere")
+
+
+@pytest.mark.parametrize(("scheme", "screen"), [("dark", WIDE), ("light", NARROW)], ids=["dark wide", "light narrow"])
+def test_every_page_is_light_fits_and_passes_axe(
+    system: Cluster, sit_down: Callable[..., Pilot], scheme: str, screen: dict[str, int]
+) -> None:
+    pilot = sit_down(color_scheme=scheme, viewport=screen)
+    wrong: dict[str, list[str]] = {}
+    for path in ("/", "/status"):
+        pilot.open(path)
+        wrong[f"{path} signed out"] = pilot.demands_of_any_page()
+    pilot.log_in(RENN)
+    pilot.wait_for_sync()
+    expect(pilot.page.locator("[data-name-of]")).to_have_count(0, timeout=PATIENCE_MS)
+    losses = [f"/killmails/{killmail_id}" for killmail_id in pilot.shown_ids()[:2]]
+    for path in (*PATHS, *losses):
+        pilot.open(path)
+        for details in pilot.page.locator("details").all():
+            details.locator("summary").click()
+        wrong[path] = pilot.demands_of_any_page()
+    pilot.problems[:] = [each for each in pilot.problems if "404 (NOT FOUND)" not in each]  # /nowhere
+    assert {path: problems for path, problems in wrong.items() if problems} == {}
+
+
+def test_a_thousand_attackers_fit_on_pages(system: Cluster, pilot: Pilot, new_pilot: Callable[..., Any]) -> None:
+    # Given a loss to a thousand attackers: the simulator's killmail number 60
+    _, name = new_pilot(killmails=61)
+    pilot.log_in(name)
+    pilot.wait_for_sync()
+    pilot.open("/killmails")
+    pilot.rows.filter(has_text="1,000 attackers").locator(".what a").click()
+    expect(pilot.page.locator("#attackers-title")).to_have_text("1,000 attackers")
+    expect(pilot.page.locator("[data-name-of]")).to_have_count(0, timeout=PATIENCE_MS)
+    # Then a page holds some of them, is no heavier than any other, and leads on
+    assert pilot.page.locator(".damage").count() == 50
+    assert pilot.demands_of_any_page() == []
+    pilot.page.get_by_role("link", name="Less damage").click()
+    expect(pilot.page.locator("#attackers")).to_contain_text("Page 2 of 20")
+
+
+def test_everything_is_done_with_the_keyboard(pilot: Pilot) -> None:
+    # Given no mouse
+    pilot.open()
+    page, keyboard = pilot.page, pilot.page.keyboard
+    # When a pilot logs in
+    pilot.press_tab_until(lambda text: "LOG IN" in text)
+    keyboard.press("Enter")
+    expect(page.get_by_role("link", name=ELARA)).to_be_visible()
+    while ELARA not in page.evaluate("() => document.activeElement.textContent ?? ''")[:100]:
+        keyboard.press("Tab")
+    keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(ELARA)
+    pilot.wait_for_sync()
+    # Then the first thing skips the navigation
+    page.reload()
+    assert pilot.press_tab_until(lambda text: True) == "Skip to the content"
+    keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "main"
+    # And the list is filtered, a killmail opened and the way out found
+    page.reload()
+    pilot.press_tab_until(lambda text: text == "Killmails")
+    keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("My killmails")
+    pilot.press_tab_until(lambda text: text.startswith("Result"))
+    keyboard.press("ArrowDown")
+    pilot.press_tab_until(lambda text: text.startswith("Solo"))
+    keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("side=kill"))
+    first = pilot.rows.first.locator(".what a").inner_text()
+    pilot.press_tab_until(lambda text: text == first)
+    keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(first)
+    pilot.press_tab_until(lambda text: text == "Log out")
+    keyboard.press("Enter")
+    expect(page.get_by_role("link", name="LOG IN with EVE Online")).to_be_visible()
+
+
+@pytest.mark.skipif(os.environ.get("SCREENSHOTS") != "1", reason="SCREENSHOTS=1 takes the README's pictures anew")
+def test_pictures_for_the_readme(system: Cluster, sit_down: Callable[..., Pilot]) -> None:
+    # Given a pilot with killmails, and more of them on their way
+    pilot = sit_down(viewport={"width": 1100, "height": 860})
+    pilot.log_in(RENN)
+    pilot.wait_for_sync()
+    expect(pilot.page.locator("[data-name-of]")).to_have_count(0, timeout=PATIENCE_MS)
+    character_id = next(each for each, one in system.simulated.truth().items() if one["name"] == RENN)
+    system.simulated.post("settings", {"latency_ms": "300"})
+    system.simulated.post(f"characters/{character_id}/killmails", {"count": 120, "bust_cache": True})
+    system.script("queue_users", "--force", "--character", str(character_id))
+    # Then this is what they see
+    expect(pilot.page.locator("#sync-summary")).to_have_text(
+        re.compile(r"Fetching [6-9]\d of 120"), timeout=PATIENCE_MS
+    )
+    take(pilot, ROOT / "docs" / "dashboard.png")
+    system.simulated.post("settings", {"latency_ms": "0"})
+    pilot.wait_for_sync()
+    pilot.open("/killmails?side=loss&to=2099-01-01")
+    pilot.rows.filter(has_text=re.compile(r"\b[5-9] attackers")).first.locator(".what a").click()
+    expect(pilot.page.locator("#value")).to_contain_text("ISK", timeout=PATIENCE_MS)
+    expect(pilot.page.locator("[data-name-of]")).to_have_count(0, timeout=PATIENCE_MS)
+    take(pilot, ROOT / "docs" / "killmail.png")
+
+
+def take(pilot: Pilot, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    pilot.page.evaluate("() => scrollTo(0, 0)")
+    pilot.page.screenshot(path=path, animations="disabled")
+    assert path.stat().st_size < 250_000

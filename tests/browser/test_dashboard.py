@@ -1,0 +1,174 @@
+"""The dashboard in a real browser: a first sync as a pilot sees it, a lost connection, and the buttons."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+
+from playwright.sync_api import expect
+
+from database import execute, utcnow
+from models import User
+from tests.acceptance.cluster import Cluster
+from tests.acceptance.processes import wait_until
+from tests.browser.pilot import PATIENCE_MS, Pilot
+
+NewPilot = Callable[..., tuple[int, str]]
+
+
+def bring(system: Cluster, character_id: int, count: int) -> list[int]:
+    """So many killmails happen, and a sync is queued as an operator would; their ids."""
+    wish = {"count": count, "bust_cache": True}
+    added = system.simulated.post(f"characters/{character_id}/killmails", wish)["added"]
+    assert system.script("queue_users", "--force", "--character", str(character_id)).returncode == 0
+    return [killmail_id for killmail_id, _ in added]
+
+
+def test_a_first_login_shows_killmails_as_they_come(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
+    # Given a pilot with killmails, and an ESI that takes its time
+    _, name = new_pilot(killmails=60)
+    system.simulated.post("settings", {"latency_ms": "300"})
+    # When they log in
+    pilot.log_in(name)
+    pilot.marks_the_page()
+    # Then the bar moves, counts rise and rows appear, while nobody reloads anything
+    summary, bar = pilot.page.locator("#sync-summary"), pilot.page.locator("#sync-bar")
+    expect(summary).to_have_text(re.compile(r"Fetching \d+ of 60"), timeout=PATIENCE_MS)
+    expect(pilot.rows.first).to_be_visible()
+    assert pilot.page.locator("[aria-current=step]").inner_text() == "Fetching"
+    positions = {float(bar.get_attribute("value") or 0)}
+
+    def moved() -> bool:
+        positions.add(float(bar.get_attribute("value") or 0))
+        return len(positions) >= 3
+
+    wait_until(moved, "the bar moves")
+    system.simulated.post("settings", {"latency_ms": "0"})
+    pilot.wait_for_sync()
+    expect(summary).to_have_text("Done: 60 new")
+    assert max(positions) <= 1.0
+    # And the page ends as the server would make it, names included
+    expect(pilot.page.locator("[data-name-of]")).to_have_count(0, timeout=PATIENCE_MS)
+    live = [text.split() for text in pilot.rows.all_inner_texts()]
+    assert pilot.was_not_reloaded()
+    pilot.open()
+    assert [text.split() for text in pilot.rows.all_inner_texts()] == live
+    assert len(live) == 25
+
+
+def test_new_killmails_appear_on_top_by_themselves(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
+    # Given a dashboard with a finished sync
+    character_id, name = new_pilot(killmails=3)
+    pilot.log_in(name)
+    pilot.wait_for_sync()
+    pilot.marks_the_page()
+    # When two more killmails happen
+    new = bring(system, character_id, 2)
+    # Then they stand on top, newest first, and the record of syncs has one more line
+    expect(pilot.rows).to_have_count(5, timeout=PATIENCE_MS)
+    assert pilot.shown_ids()[:2] == sorted(new, reverse=True)
+    expect(pilot.page.locator("#announce")).to_have_text(re.compile("2 new|Done"), timeout=PATIENCE_MS)
+    expect(pilot.page.locator("#history tbody tr")).to_have_count(2, timeout=PATIENCE_MS)
+    assert pilot.was_not_reloaded()
+
+
+def test_a_lost_connection_is_told_and_made_up_for(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
+    # Given a live dashboard
+    character_id, name = new_pilot(killmails=4)
+    pilot.log_in(name)
+    pilot.wait_for_sync()
+    live = pilot.page.locator("#live")
+    expect(live).to_have_attribute("data-state", "live")
+    pilot.marks_the_page()
+    states = pilot.page.evaluate_handle(WATCH_STATE)
+    # When the server dies, killmails happen, and it comes back
+    assert system.web is not None
+    system.web.kill()
+    expect(live).to_have_text(re.compile("Connection lost"), timeout=PATIENCE_MS)
+    new = bring(system, character_id, 3)
+    system.start_web()
+    # Then the page says that it catches up, and has everything
+    expect(live).to_have_attribute("data-state", "live", timeout=PATIENCE_MS)
+    expect(pilot.rows).to_have_count(7, timeout=PATIENCE_MS)
+    assert set(new) <= set(pilot.shown_ids())
+    assert states.json_value() == ["reconnecting", "catching up", "live"]
+    assert pilot.was_not_reloaded()
+    pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
+
+
+def test_waiting_says_for_what_and_until_when(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
+    # Given a sync that ESI makes wait
+    character_id, name = new_pilot(killmails=2)
+    pilot.log_in(name)
+    pilot.wait_for_sync()
+    user = User.get(User.character_id == character_id)
+    until = utcnow() + timedelta(minutes=7)
+    execute(
+        "UPDATE syncs SET state = 'FETCHING', finished_at = NULL, waiting_for = ?, waiting_until = ? WHERE user_id = ?",
+        ("ESI's allowance is used up", until, user.id),
+    )
+    execute(
+        "INSERT INTO ledger (killmail_id, killmail_hash, priority, state, attempts, created_at, not_before) "
+        "VALUES (1, ?, 8, 'deferred', 1, ?, ?)",
+        ("0" * 40, utcnow(), until),
+    )
+    execute("INSERT INTO sync_items (sync_id, killmail_id) SELECT id, 1 FROM syncs WHERE user_id = ?", (user.id,))
+    # When the page is open
+    waiting = pilot.page.locator("#sync-waiting")
+    expect(waiting).to_have_text(f"ESI's allowance is used up, goes on at {until:%H:%M}", timeout=PATIENCE_MS)
+    # Then it is said when it is made anew, too
+    pilot.open()
+    expect(waiting).to_have_text(f"ESI's allowance is used up, goes on at {until:%H:%M}")
+    execute("DELETE FROM ledger WHERE killmail_id = 1")
+    pilot.wait_for_sync()
+
+
+def test_the_buttons_work_without_leaving_the_page(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
+    # Given a pilot in cool-down: the buttons are disabled, and it is said until when
+    character_id, name = new_pilot(killmails=2)
+    pilot.log_in(name)
+    pilot.wait_for_sync()
+    button = pilot.page.get_by_role("button", name="Sync now")
+    expect(button).to_be_disabled()
+    expect(pilot.page.locator("#actions")).to_contain_text(re.compile(r"Possible again at \d\d:\d\d"))
+    # When the cool-down is over and the button is pressed
+    execute(
+        "UPDATE users SET last_killmail_sync_at = ? WHERE character_id = ?",
+        (utcnow() - timedelta(hours=1), character_id),
+    )
+    pilot.open()
+    pilot.marks_the_page()
+    button.click()
+    # Then a sync runs and the button is disabled again
+    expect(pilot.page.locator("#message")).to_have_text("Sync queued.")
+    expect(pilot.page.locator("#history tbody tr")).to_have_count(2, timeout=PATIENCE_MS)
+    expect(button).to_be_disabled()
+    assert pilot.was_not_reloaded()
+
+
+def test_without_scripts_everything_but_the_live_is_there(
+    system: Cluster, sit_down: Callable[..., Pilot], new_pilot: NewPilot
+) -> None:
+    pilot = sit_down(java_script_enabled=False)
+    character_id, name = new_pilot(killmails=2)
+    pilot.log_in(name)
+    system.wait_for_syncs()
+    execute(
+        "UPDATE users SET last_killmail_sync_at = ? WHERE character_id = ?",
+        (utcnow() - timedelta(hours=1), character_id),
+    )
+    pilot.open()
+    assert pilot.rows.count() == 2
+    pilot.page.get_by_role("button", name="Full sync").click()
+    expect(pilot.page.locator(".notice[role=status]").first).to_have_text("Full sync queued.")
+
+
+#: Collects the connection's states from now on.
+WATCH_STATE = """() => {
+  const seen = [];
+  const place = document.getElementById("live");
+  new MutationObserver(() => seen.at(-1) === place.dataset.state || seen.push(place.dataset.state))
+    .observe(place, { attributes: true });
+  return seen;
+}"""

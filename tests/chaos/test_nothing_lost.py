@@ -1,0 +1,175 @@
+"""Chaos: real processes and servers, killed and restarted while twenty pilots sync; then the truth.
+
+CHAOS_SEED repeats a run; the seed is printed. CHAOS_LONG=1 is the long form (`make chaos`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from actors import queues
+from tests.acceptance.cluster import Cluster, cluster
+from tests.acceptance.processes import Process, wait_until
+from tests.chaos.servers import PrivatePostgres, PrivateRabbitmq, servers_directory
+
+LONG = os.environ.get("CHAOS_LONG") == "1"
+SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(10**6))
+PILOTS, KILLMAILS = 20, 3000
+#: Worker groups, each with one worker process, so that one can be killed while the others go on.
+WORKERS = 3
+SIMULATOR = (
+    "--pilots", str(PILOTS), "--killmails-count", str(KILLMAILS), "--shared", "0.3", "--page-size", "100",
+    "--latency-ms", "10-60", "--limit", "killmail=100000/1m", "--limit", "char-killmail=1000/1m",
+)  # fmt: skip
+
+
+@dataclass
+class Chaos:
+    """What breaks things, and counts what it broke."""
+
+    system: Cluster
+    postgres: PrivatePostgres
+    rabbitmq: PrivateRabbitmq
+    random: random.Random
+    workers: list[Process] = field(default_factory=list)
+    scheduler: Process | None = None
+    done: Counter[str] = field(default_factory=Counter)
+
+    def start(self) -> None:
+        self.system.start_web()
+        for _ in range(WORKERS):
+            self.workers.append(self._new_worker())
+        self.scheduler = self.system.start_scheduler()
+
+    def kill_a_worker(self) -> None:
+        victim = self.random.randrange(len(self.workers))
+        self.workers[victim].kill()
+        self.workers[victim] = self._new_worker()
+        self.done["workers killed"] += 1
+
+    def kill_the_scheduler(self) -> None:
+        assert self.scheduler is not None
+        self.scheduler.kill()
+        self.scheduler = self.system.start_scheduler()
+        self.done["schedulers killed"] += 1
+
+    def kill_the_web(self) -> None:
+        assert self.system.web is not None
+        self.system.web.kill()
+        self.system.start_web()
+        self.done["web servers killed"] += 1
+
+    def restart_postgres(self) -> None:
+        mode = self.random.choice(["fast", "immediate"])
+        self.postgres.restart(mode)
+        self.done[f"PostgreSQL restarts ({mode})"] += 1
+        self.revive()
+
+    def restart_rabbitmq(self) -> None:
+        number = self.random.choice([signal.SIGTERM, signal.SIGKILL])
+        self.rabbitmq.restart(number)
+        self.done[f"RabbitMQ restarts ({number.name})"] += 1
+        self.revive()
+
+    def purge(self) -> None:
+        dropped = self.rabbitmq.purge(queues.KILLMAILS, queues.SYNCS)
+        self.done["purges"] += 1
+        self.done["messages purged"] += dropped
+
+    def revive(self) -> None:
+        """What supervisord does: start again what has ended."""
+        for number, worker in enumerate(self.workers):
+            if worker.child.poll() is not None:
+                self.workers[number] = self._new_worker()
+        if self.scheduler is not None and self.scheduler.child.poll() is not None:
+            self.scheduler = self.system.start_scheduler()
+
+    def is_over(self) -> bool:
+        self.revive()
+        return self.system.is_quiet()
+
+    def _new_worker(self) -> Process:
+        return self.system.start_workers(processes=1, threads=6, module="tests.chaos.doubling")
+
+
+@pytest.fixture
+def chaos(tmp_path: Path) -> Iterator[Chaos]:
+    print(f"\nCHAOS_SEED={SEED}")
+    with ExitStack() as stack:
+        directory = stack.enter_context(servers_directory())
+        postgres = PrivatePostgres(directory / "postgres")
+        postgres.start()
+        stack.callback(postgres.stop)
+        rabbitmq = PrivateRabbitmq(directory / "rabbitmq")
+        rabbitmq.start()
+        stack.callback(rabbitmq.stop)
+        system = stack.enter_context(cluster(tmp_path, postgres.url, rabbitmq.url, *SIMULATOR))
+        assert system.script("migrate").returncode == 0
+        yield Chaos(system, postgres, rabbitmq, random.Random(SEED))
+
+
+def test_nothing_is_lost_or_doubled(chaos: Chaos) -> None:
+    system = chaos.system
+    chaos.start()
+    started = time.monotonic()
+    for character_id in system.simulated.truth():
+        assert system.browser().log_in(character_id).status_code == 200
+
+    wreck(chaos)
+    wait_until(chaos.is_over, "everything is stored and every sync has ended", 420, 0.5)
+    seconds = time.monotonic() - started
+
+    report(chaos, seconds)
+    assert system.differences() == []
+    assert system.scalar("SELECT COUNT(*) FROM killmails") == KILLMAILS
+    assert system.rows("SELECT state, COUNT(*) FROM ledger GROUP BY state") == []
+    assert system.scalar("SELECT COUNT(*) FROM syncs WHERE finished_at IS NULL") == 0
+    assert system.scalar("SELECT COUNT(*) FROM syncs WHERE state <> 'FINISHED'") == 0
+    assert repeated(system) <= chaos.done["workers killed"] * 6 + restarts(chaos) * WORKERS * 6
+
+
+def wreck(chaos: Chaos) -> None:
+    """One of everything in a random order, and a worker killed before each; the long form again and again."""
+    acts: list[Callable[[], None]] = [
+        chaos.restart_postgres,
+        chaos.restart_rabbitmq,
+        chaos.kill_the_scheduler,
+        chaos.kill_the_web,
+        chaos.purge,
+    ]
+    for _ in range(6 if LONG else 1):
+        chaos.random.shuffle(acts)
+        for act in acts:
+            time.sleep(chaos.random.uniform(1.0, 4.0))  # something has to happen between two disasters
+            chaos.kill_a_worker()
+            act()
+
+
+def restarts(chaos: Chaos) -> int:
+    return chaos.postgres.restarts + chaos.rabbitmq.restarts
+
+
+def repeated(system: Cluster) -> int:
+    """Details served more than once: a worker died between ESI's answer and its commit."""
+    served = Counter(
+        entry["killmail_id"] for entry in system.simulated.requests(route="killmail") if entry["status"] == 200
+    )
+    return sum(count - 1 for count in served.values())
+
+
+def report(chaos: Chaos, seconds: float) -> None:
+    stats = chaos.system.simulated.stats()
+    for what, count in sorted(chaos.done.items()):
+        print(f"{what}: {count}")
+    print(f"killmails synced: {KILLMAILS} in {seconds:.0f} s; requests repeated: {repeated(chaos.system)}")
+    print(f"most requests in any second: {stats['max_in_one_second']}")

@@ -1,0 +1,109 @@
+"""Fixtures of every test that needs a database file, settings, or a web application without the system behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from cryptography.fernet import Fernet
+from flask import Flask
+from flask.testing import FlaskClient
+from peewee import Database
+
+import database
+import events
+import migrations
+import settings as settings_module
+from api import transport_ws
+from api.callers import limiter
+from app import create_app
+from models import User
+from settings import Settings
+from tests.web_app import FakeBackend
+
+# A developer's own settings stay out of the tests: the actors read theirs when they are imported.
+os.environ.update(dict.fromkeys(settings_module.NAMES, ""))
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite file with the schema that production's migrations make, to be copied."""
+    path = tmp_path_factory.mktemp("schema") / "empty.db"
+    connected = database.connect(f"sqlite:///{path}")
+    migrations.upgrade()
+    cast(Any, connected).close_all()
+    return path
+
+
+@pytest.fixture
+def database_file(migrated_file: Path, tmp_path: Path) -> Path:
+    """An empty, migrated SQLite file of the test's own."""
+    return Path(shutil.copyfile(migrated_file, tmp_path / "killmails.db"))
+
+
+@pytest.fixture
+def sqlite_db(database_file: Path) -> Iterator[Database]:
+    """`database.db` bound to `database_file`. The application opens and closes connections as in production."""
+    connected = database.connect(f"sqlite:///{database_file}")
+    yield connected
+    if not connected.is_closed():
+        connected.close()
+    cast(Any, connected).close_all()
+
+
+@pytest.fixture
+def make_settings(database_file: Path) -> Callable[..., Settings]:
+    """Settings as embedded mode has them, read from nothing but this; keyword arguments replace single ones."""
+
+    def make(**changes: Any) -> Settings:
+        environ = {
+            "DATABASE_URL": f"sqlite:///{database_file}",
+            "EVE_CLIENT_ID": "client-id",
+            "EVE_CLIENT_SECRET": "client-secret",
+            "SECRET_KEY": "not-a-secret-" * 4,
+            "TOKEN_KEYS": Fernet.generate_key().decode(),
+        }
+        return replace(settings_module.load(environ, env_file=Path("/nonexistent")), **changes)
+
+    return make
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    """What the application asks for syncs, queues and logins."""
+    return FakeBackend()
+
+
+@pytest.fixture
+def app(sqlite_db: Database, make_settings: Callable[..., Settings], backend: FakeBackend) -> Iterator[Flask]:
+    """The web application on `sqlite_db`, with `backend` behind it."""
+    settings = make_settings()
+    events.configure(None)
+    app = create_app(settings, backend.system(settings))
+    limiter.reset()  # counts are the process's
+    yield app
+    app.extensions[transport_ws.EXTENSION].close_all()  # its thread has a connection that is closed next
+    events.close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A browser that nobody has signed in."""
+    return app.test_client()
+
+
+@pytest.fixture
+def sign_in(client: FlaskClient) -> Callable[[User], None]:
+    """Give `client` the session that a login of this user ends with."""
+
+    def sign_in(user: User) -> None:
+        with client.session_transaction() as session:
+            session["user_id"] = user.id
+            session["epoch"] = user.session_epoch
+
+    return sign_in

@@ -1,0 +1,254 @@
+"""The ledger as a person would keep it: dicts and sets, one thing at a time, no SQL, no clock.
+
+It says what has to be true after every step, in the words of the invariants, and is compared with the database row by
+row (`machine.py`). What it leaves out on purpose: error texts, times, ETags, names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+GIVEN_UP = 4  # failures in a row after which a killmail no longer holds up a sync
+IN_PERSON = 8
+PRIORITIES = {"LOGIN": 8, "WEB": 8, "MANUAL": 5, "SCHEDULE": 3}
+
+
+@dataclass
+class Row:
+    """A killmail that is not stored yet."""
+
+    priority: int
+    state: str = "pending"
+    attempts: int = 0
+    holder: object = None  # of the claim that counts
+    expired: bool = False  # nobody believes in the message or worker any more
+    due: bool = False  # of a deferred row
+
+    @property
+    def unsettled(self) -> bool:
+        return self.attempts < GIVEN_UP and self.state != "rejected"
+
+    @property
+    def given_up(self) -> bool:
+        return self.state == "deferred" or (self.state != "rejected" and self.attempts >= GIVEN_UP)
+
+    def put(self, state: str) -> None:
+        self.state, self.holder, self.expired, self.due = state, None, False, False
+
+
+@dataclass
+class Run:
+    """A sync."""
+
+    user_id: int
+    trigger: str
+    priority: int
+    full: bool
+    state: str = "QUEUED"
+    next_page: int = 1
+    found: int = 0
+    skipped: int = 0
+    saved: int = 0
+    failed: int = 0
+    attempts: int = 0
+    items: set[int] = field(default_factory=set)
+    holder: object = None  # the reader whose lease counts
+    expired: bool = False
+    waiting: bool = False  # until a time that has not come
+    listed: set[int] = field(default_factory=set)  # since its reading began anew
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("QUEUED", "LISTING", "FETCHING")
+
+
+@dataclass
+class Pilot:
+    """A linked user."""
+
+    links: set[int] = field(default_factory=set)
+    full_requested: bool = False
+    read_whole: bool = False  # the whole list was read within a day
+    complete: bool = False  # the last list was read to its end: paging may stop early
+    cooling_down: bool = False
+    due: bool = True
+
+
+class Model:
+    """Everybody and everything."""
+
+    def __init__(self) -> None:
+        self.pilots: dict[int, Pilot] = {}
+        self.runs: dict[int, Run] = {}
+        self.rows: dict[int, Row] = {}
+        self.stored: set[int] = set()
+
+    def active_of(self, user_id: int) -> tuple[int, Run] | None:
+        for sync_id, run in self.runs.items():
+            if run.user_id == user_id and run.active:
+                return sync_id, run
+        return None
+
+    def complete_runs(self) -> set[int]:
+        return {sync_id for sync_id, run in self.runs.items() if self.is_complete(run)}
+
+    def is_complete(self, run: Run) -> bool:
+        return run.state == "FETCHING" and not any(self.rows[wanted].unsettled for wanted in run.items)
+
+    # Asking for a sync
+
+    def opened(self, sync_id: int, user_id: int, trigger: str, *, full: bool) -> None:
+        pilot = self.pilots[user_id]
+        whole = full or pilot.full_requested or not pilot.read_whole
+        pilot.full_requested = False
+        self.runs[sync_id] = Run(user_id, trigger, PRIORITIES[trigger], whole)
+
+    def joined(self, run: Run, trigger: str, *, full: bool) -> None:
+        priority = PRIORITIES[trigger]
+        if priority > run.priority:
+            run.priority = priority
+            for wanted in run.items:
+                row = self.rows[wanted]
+                row.priority = max(row.priority, priority)
+                if priority >= IN_PERSON and row.given_up:
+                    self._afresh(row)
+        if full and run.state == "FETCHING":
+            self.pilots[run.user_id].full_requested = True
+        elif full and not run.full:
+            run.full, run.next_page = True, 1
+
+    def retried(self, user_id: int, priority: int) -> int:
+        mine = [self.rows[wanted] for wanted in self.pilots[user_id].links if wanted in self.rows]
+        given_up = [row for row in mine if row.state == "deferred"]
+        for row in given_up:
+            row.priority = max(row.priority, priority)
+            self._afresh(row)
+        return len(given_up)
+
+    # Reading a list
+
+    def claimable(self, sync_id: int) -> bool:
+        run = self.runs.get(sync_id)
+        if run is None or run.waiting:
+            return False
+        return run.state == "QUEUED" or (run.state == "LISTING" and (run.holder is None or run.expired))
+
+    def claimed(self, run: Run, reader: object) -> None:
+        run.state, run.holder, run.expired = "LISTING", reader, False
+        if run.next_page == 1:
+            run.found = run.skipped = 0
+            run.listed = set()
+            run.items = set()
+
+    def sent_back(self, run: Run) -> None:
+        run.found = run.skipped = 0
+        run.listed = set()
+        run.items = set()
+
+    def page_added(self, run: Run, ids: list[int], seen: set[int]) -> set[int]:
+        """Returns what of the page was not stored."""
+        pilot = self.pilots[run.user_id]
+        pilot.links.update(ids)
+        new = set(ids) - self.stored
+        for wanted in new:
+            self._want(run, wanted)
+        run.items |= new
+        fresh = set(ids) - seen
+        run.found += len(fresh)
+        run.skipped += len(fresh & self.stored)
+        run.listed |= set(ids)
+        run.next_page += 1
+        run.attempts, run.expired = 0, False
+        return new
+
+    def listing_ended(self, run: Run, *, full: bool) -> None:
+        pilot = self.pilots[run.user_id]
+        pilot.complete = True
+        pilot.read_whole |= full
+        pilot.full_requested |= run.full and not full
+        run.full = full
+        run.state, run.holder, run.expired = "FETCHING", None, False
+
+    def failed(self, run: Run) -> None:
+        run.state, run.holder, run.expired, run.waiting = "FAILED", None, False, False
+        run.failed = len(run.items & self.rows.keys())
+        run.saved = max(0, run.found - run.skipped - run.failed)
+        self.pilots[run.user_id].complete = False
+        self.pilots[run.user_id].due = False
+
+    def finished(self, run: Run) -> None:
+        run.state, run.waiting = "FINISHED", False
+        run.failed = len(run.items & self.rows.keys())
+        run.saved = run.found - run.skipped - run.failed
+        pilot = self.pilots[run.user_id]
+        pilot.cooling_down, pilot.due = True, pilot.full_requested
+
+    # Fetching
+
+    def to_dispatch(self, interactive: int, background: int, window: int) -> list[int]:
+        """What goes out, in this order: highest priority first, newest first, each class within its room."""
+        self.promote_due()
+        order = sorted(self._in("pending"), key=lambda wanted: (-self.rows[wanted].priority, -wanted))
+        urgent = [wanted for wanted in order if self.rows[wanted].priority >= IN_PERSON]
+        others = [wanted for wanted in order if self.rows[wanted].priority < IN_PERSON]
+        out = self._in("sent")
+        urgent_out = [wanted for wanted in out if self.rows[wanted].priority >= IN_PERSON]
+        going = urgent[: max(0, min(interactive, window - len(urgent_out)))]
+        room = min(background - len(going), window - len(out) - len(going))
+        return going + others[: max(0, room)]
+
+    def promote_due(self) -> None:
+        for row in self.rows.values():
+            if row.state == "deferred" and row.due:
+                row.put("pending")
+
+    def failed_once(self, row: Row, state: str = "deferred") -> None:
+        row.attempts += 1
+        row.put(state)
+
+    def settled(self, killmail_id: int) -> None:
+        del self.rows[killmail_id]
+        self.stored.add(killmail_id)
+        for run in self.runs.values():
+            run.items.discard(killmail_id)
+
+    def taken_back(self) -> int:
+        expired = [row for row in self.rows.values() if row.expired and row.state in ("sent", "fetching")]
+        for row in expired:
+            if row.state == "sent":
+                row.put("pending")
+            else:
+                self.failed_once(row, "deferred" if row.attempts + 1 >= GIVEN_UP else "pending")
+        return len(expired)
+
+    def restarted(self) -> None:
+        for row in self.rows.values():
+            if row.state in ("sent", "fetching"):
+                row.put("pending")
+        for run in self.runs.values():
+            run.holder, run.expired = None, False
+
+    # Leaving
+
+    def unlinked(self, user_id: int) -> None:
+        mine = self.pilots.pop(user_id).links
+        theirs: set[int] = set().union(*(pilot.links for pilot in self.pilots.values()))
+        for gone in mine - theirs:
+            self.rows.pop(gone, None)
+            self.stored.discard(gone)
+        self.runs = {sync_id: run for sync_id, run in self.runs.items() if run.user_id != user_id}
+
+    def _in(self, state: str) -> list[int]:
+        return [wanted for wanted, row in self.rows.items() if row.state == state]
+
+    def _want(self, run: Run, wanted: int) -> None:
+        row = self.rows.setdefault(wanted, Row(run.priority))
+        row.priority = max(row.priority, run.priority)
+        by_hand = run.full and run.trigger == "MANUAL"
+        if (row.given_up and run.priority >= IN_PERSON) or (row.state == "rejected" and by_hand):
+            self._afresh(row)
+
+    def _afresh(self, row: Row) -> None:
+        row.attempts = 0
+        if row.state in ("deferred", "rejected"):
+            row.put("pending")

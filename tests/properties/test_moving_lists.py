@@ -1,0 +1,235 @@
+"""Lists that change between their pages, read by the real `ListReader` from an ESI that is a Python list.
+
+Pages are tiny, so that a few killmails are many pages. A change comes before each page but the first; killmails listed
+so far may be stored meanwhile, as fast workers do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
+
+import actors  # noqa: F401 - the broker, before any actor
+import database
+import events
+import ledger
+import runtime
+import settings as settings_module
+from actors.users import ListReader
+from database import utcnow
+from esi.limiter import Allowance
+from esi.values import NotModified, RecentPage, Reference
+from models import Trigger, User
+from settings import KILLMAIL_SCOPE, Settings
+from tests.properties.budget import budget
+from tests.properties.table import Snapshot, wipe
+from tests.unit.ledger.world import COOLDOWN, dispatch_all, hash_of, make_killmail, make_user
+from tokens import TokenCipher
+
+CIPHER = TokenCipher([Fernet.generate_key().decode()])
+Change = Callable[[list[int]], list[int]]
+
+
+@dataclass
+class FakeEsi:
+    """One character's list. `Last-Modified` is of the list as it is, and so the same on all pages of one state."""
+
+    listed: list[int]
+    page_size: int
+    before_page: Callable[[], None] = lambda: None
+    version: int = 0
+
+    def change(self, change: Change) -> None:
+        changed = change(list(self.listed))
+        if changed != self.listed:
+            self.listed, self.version = changed, self.version + 1
+
+    def recent_killmails(
+        self, _character: int, _token: str, page: int, _permit: object, etag: str | None
+    ) -> RecentPage | NotModified:
+        if page > 1:
+            self.before_page()
+        pages = max(1, -(-len(self.listed) // self.page_size))
+        ids = self.listed[(page - 1) * self.page_size : page * self.page_size]
+        if not ids and page > 1:
+            return RecentPage((), 1, None, 0.0, None, past_end=True)
+        own_etag = hashlib.sha1(repr((page, ids)).encode()).hexdigest()
+        if etag == own_etag:
+            return NotModified(0.0)
+        references = tuple(Reference(each, hash_of(each)) for each in ids)
+        return RecentPage(references, pages, own_etag, 0.0, f"version {self.version}")
+
+
+class OpenRoad:
+    """A limiter that lets every list request pass, and has the fetching left to the test."""
+
+    def acquire(self, *_args: Any, **_options: Any) -> object:
+        return object()
+
+    def allowance(self, *_args: Any, **_options: Any) -> Allowance:
+        return Allowance(0, None, None)
+
+
+@dataclass
+class Reading:
+    """A pilot whose list is read again and again."""
+
+    esi: FakeEsi
+    changes: list[Change] = field(default_factory=list)
+    stores_at_once: bool = False
+
+    def __post_init__(self) -> None:
+        self.esi.before_page = self._between_pages
+        self.user: User = make_user(
+            access_token=CIPHER.encrypt("access"),
+            refresh_token=CIPHER.encrypt("refresh"),
+            expires_at=utcnow() + timedelta(days=1),
+            scopes=KILLMAIL_SCOPE,
+            last_full_sync_at=None,
+        )
+
+    def sync(self, *, full: bool = False) -> None:
+        """Ask for a sync, read its list, store what it found, and end it."""
+        asked = ledger.open_sync(self.user.id, Trigger.WEB, cooldown=COOLDOWN, full=full, force=True)
+        assert asked.sync_id is not None
+        claimed = ledger.claim_sync(asked.sync_id)
+        assert claimed is not None
+        ListReader(claimed).read()
+        store_all()
+        assert ledger.finalize(asked.sync_id, COOLDOWN) is not None, "every sync ends"
+
+    @property
+    def missing(self) -> set[int]:
+        """What stands in the list and is not stored."""
+        return set(self.esi.listed) - Snapshot.taken().stored
+
+    def _between_pages(self) -> None:
+        if self.stores_at_once:
+            store_all()
+        if self.changes:
+            self.esi.change(self.changes.pop(0))
+
+
+def store_all() -> None:
+    for out in dispatch_all():
+        claim = ledger.claim(out.killmail_id)
+        assert claim is not None
+        ledger.settle(claim, make_killmail(claim.killmail_id))
+
+
+@pytest.fixture
+def esi(
+    sqlite_db: object, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[FakeEsi], FakeEsi]]:
+    """Make this one the process's ESI."""
+    current = make_settings(sync_max_pages=50)
+    monkeypatch.setattr(settings_module, "current", lambda: current)
+    monkeypatch.setattr(runtime, "limiter", OpenRoad)
+    monkeypatch.setattr(runtime, "cipher", lambda: CIPHER)
+    events.configure(None)
+
+    def use(fake: FakeEsi) -> FakeEsi:
+        wipe()
+        monkeypatch.setattr(runtime, "esi", lambda: fake)
+        return fake
+
+    with database.db.connection_context():
+        database.execute("PRAGMA synchronous = off")
+        yield use
+    events.close()
+
+
+# How lists change
+
+
+def _grow(count: int) -> Change:
+    return lambda listed: [max(listed, default=100) + 1 + n for n in range(count)][::-1] + listed
+
+
+def _drop_oldest(count: int) -> Change:
+    return lambda listed: listed[: max(0, len(listed) - count)]
+
+
+def _drop_any(at: int) -> Change:
+    return lambda listed: [each for place, each in enumerate(listed) if place != at % len(listed)] if listed else []
+
+
+def _come_late(at: int) -> Change:
+    def change(listed: list[int]) -> list[int]:
+        place = at % (len(listed) + 1)
+        return [*listed[:place], 1000 + len(listed) + at * 50, *listed[place:]]
+
+    return change
+
+
+def _turn(by: int) -> Change:
+    return lambda listed: listed[by % max(1, len(listed)) :] + listed[: by % max(1, len(listed))]
+
+
+starts = st.integers(0, 12).map(lambda count: list(range(100 + count, 100, -1)))
+sizes = st.integers(1, 4)
+#: As ESI's lists move: new killmails in front, the oldest drop off the end.
+ordinary = st.lists(st.builds(_grow, st.integers(0, 4)) | st.builds(_drop_oldest, st.integers(0, 3)), max_size=6)
+any_change = (
+    st.builds(_grow, st.integers(0, 4))
+    | st.builds(_drop_oldest, st.integers(0, 3))
+    | st.builds(_drop_any, st.integers(0, 11))
+    | st.builds(_come_late, st.integers(0, 11))
+    | st.builds(_turn, st.integers(0, 11))
+)
+whatever = st.lists(any_change, max_size=6)
+
+
+@given(start=starts, size=sizes, changes=ordinary, at_once=st.booleans())
+@budget(examples=80)
+def test_what_stayed_in_a_list_that_moves_as_esis_do_is_not_missed_even_once(esi, start, size, changes, at_once):
+    reading = Reading(esi(FakeEsi(start, size)), changes, stores_at_once=at_once)
+    reading.sync()
+    assert not reading.missing & set(start)
+
+
+@given(start=starts, size=sizes, grown=st.integers(0, 8), changes=ordinary, at_once=st.booleans())
+@budget(examples=120)
+def test_one_more_sync_brings_all_that_came_meanwhile(esi, start, size, grown, changes, at_once):
+    # Given a pilot whose whole list is known, and who has fought since
+    reading = Reading(esi(FakeEsi(start, size)), stores_at_once=at_once)
+    reading.sync()
+    assert not reading.missing
+    reading.esi.change(_grow(grown))
+    # When the list is read while it moves, and then once more, both times only as far as needed
+    reading.changes = changes
+    reading.sync()
+    reading.changes = []
+    reading.sync()
+    # Then nothing is missing
+    assert not reading.missing
+
+
+@given(start=starts, size=sizes, changes=whatever, at_once=st.booleans())
+@budget(examples=80)
+def test_whatever_a_list_did_between_its_pages_one_more_sync_brings_all(esi, start, size, changes, at_once):
+    reading = Reading(esi(FakeEsi(start, size)), changes, stores_at_once=at_once)
+    reading.sync()
+    reading.changes = []
+    reading.sync()
+    assert not reading.missing
+
+
+@given(start=starts, size=sizes, changes=whatever, between=whatever, at_once=st.booleans())
+@budget(examples=80)
+def test_a_full_sync_brings_all_whatever_happened_before(esi, start, size, changes, between, at_once):
+    reading = Reading(esi(FakeEsi(start, size)), changes, stores_at_once=at_once)
+    reading.sync()
+    for change in between:
+        reading.esi.change(change)
+    reading.changes = []
+    reading.sync(full=True)
+    assert not reading.missing

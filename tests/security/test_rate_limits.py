@@ -1,0 +1,98 @@
+"""Floods: logins, mutations and queries are counted against who sends them, and not against anybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from models import User
+from tests.security.asking import ask, codes
+from tests.web_app import FakeBackend, make_user
+
+SYNC = "mutation { syncMyKillmails { queued } }"
+
+
+def forwarded(number: int) -> dict[str, str]:
+    """As a proxy on this machine passes a client on."""
+    return {"X-Forwarded-For": f"203.0.113.{number}"}
+
+
+@pytest.mark.parametrize("path", ["/login", "/auth/callback?code=x&state=y"])
+def test_logins_are_limited_for_one_address_and_no_other(app: Flask, path: str) -> None:
+    statuses = [app.test_client().get(path, headers=forwarded(1)).status_code for _ in range(60)]
+    assert statuses[-1] == 429 and statuses.count(429) >= 30
+    assert app.test_client().get(path, headers=forwarded(2)).status_code != 429
+
+
+def test_a_fresh_cookie_a_time_does_not_help(app: Flask) -> None:
+    """Codes are guessed with a new session each; it is the address that counts."""
+    assert app.test_client().get("/login").status_code == 302
+    assert [app.test_client().get("/login").status_code for _ in range(40)][-1] == 429
+
+
+@pytest.mark.parametrize(
+    "spoof", [lambda n: f"10.0.0.{n}, 203.0.113.1", lambda n: f"10.{n}.0.1,10.0.0.2,   203.0.113.1"]
+)
+def test_what_a_client_writes_before_the_proxys_word_is_not_believed(app: Flask, spoof: Callable[[int], str]) -> None:
+    statuses = [app.test_client().get("/login", headers={"X-Forwarded-For": spoof(n)}).status_code for n in range(40)]
+    assert statuses[-1] == 429
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "True-Client-IP", "CF-Connecting-IP"])
+def test_without_a_proxy_nobody_names_another_address(app: Flask, header: str) -> None:
+    def ask_from(number: int) -> int:
+        peer = {"REMOTE_ADDR": "198.51.100.9"}
+        response = app.test_client().get("/login", headers={header: f"10.0.0.{number}"}, environ_overrides=peer)
+        return response.status_code
+
+    assert [ask_from(number) for number in range(40)][-1] == 429
+
+
+def test_mutations_are_limited_per_pilot_over_all_their_browsers(
+    app: Flask, backend: FakeBackend, sqlite_db: Any
+) -> None:
+    user, other = make_user(), make_user(90_000_002)
+    for number in range(80):
+        ask(browser_of(app, user), SYNC, headers=forwarded(number % 250))
+    assert len(backend.requests) <= 60
+    assert codes(ask(browser_of(app, user), SYNC)) == ["RATE_LIMITED"]
+    assert "errors" not in ask(browser_of(app, other), SYNC).get_json()
+
+
+def test_form_posts_are_limited_like_mutations(app: Flask, backend: FakeBackend) -> None:
+    user = make_user()
+    browser = browser_of(app, user)
+    browser.get("/")
+    with browser.session_transaction() as session:
+        form = {"csrf_token": session["csrf"]}
+    assert [browser.post("/sync", data=form).status_code for _ in range(70)][-1] == 429
+    assert len(backend.requests) <= 60
+
+
+@pytest.mark.parametrize("query", ["{ me { id } }", "{ broken", "query A { me { id } } query B { me { id } }"])
+def test_queries_are_limited_good_or_bad(client: FlaskClient, query: str) -> None:
+    assert [ask(client, query).status_code for _ in range(610)][-1] == 429
+
+
+def test_logins_over_the_api_are_limited_too(app: Flask, backend: FakeBackend) -> None:
+    """Or guessing codes would only have to change doors."""
+    finish = 'mutation { authenticateWithCode(code: "guess", state: "guess") { user { id } } }'
+    answers = [ask(app.test_client(), finish) for _ in range(70)]
+    assert codes(answers[-1]) == ["RATE_LIMITED"]
+
+
+def test_a_refusal_says_when_to_come_back(client: FlaskClient) -> None:
+    limited = [client.get("/login") for _ in range(40)][-1]
+    assert limited.status_code == 429
+    assert 0 < int(limited.headers["Retry-After"]) <= 60
+
+
+def browser_of(app: Flask, user: User) -> FlaskClient:
+    browser = app.test_client()
+    with browser.session_transaction() as session:
+        session["user_id"], session["epoch"] = user.id, user.session_epoch
+    return browser

@@ -1,0 +1,232 @@
+"""Permits and buckets, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+import database
+from esi.limiter import HORIZON_SECONDS, Allowance, Closed, Limiter
+from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, UNBUCKETED, RateGroup
+from tests.unit.esi.limiting import RATE, answer, counted_statements, refused, remaining, time_passes
+
+pytestmark = pytest.mark.usefixtures("any_db")
+
+SMALL = RateGroup("small", 20, 900)
+
+
+@pytest.fixture
+def limiter():
+    return Limiter(RATE)
+
+
+@pytest.mark.parametrize(("status", "cost"), [(200, 2), (304, 1), (404, 5), (422, 5), (429, 0), (500, 0), (503, 0)])
+def test_an_answer_costs_what_esi_charges(limiter, status, cost):
+    # When a request is answered so
+    answer(limiter, status)
+    # Then just that is spent
+    assert remaining(limiter) == KILLMAIL.allowance - cost
+
+
+def test_what_is_on_its_way_is_spent(limiter):
+    limiter.acquire(KILLMAIL, "ip", background=False)
+    assert remaining(limiter) == KILLMAIL.allowance - 2
+
+
+def test_a_request_that_never_left_costs_nothing(limiter):
+    limiter.acquire(KILLMAIL, "ip", background=False).unsent()
+    assert remaining(limiter) == KILLMAIL.allowance
+
+
+def test_a_request_that_was_not_answered_may_have_been_charged(limiter):
+    limiter.acquire(KILLMAIL, "ip", background=False).unanswered()
+    assert remaining(limiter) == KILLMAIL.allowance - 2
+
+
+def test_a_permit_is_good_for_one_request(limiter):
+    permit = limiter.acquire(KILLMAIL, "ip", background=False)
+    permit.answered(304, {})
+    with pytest.raises(RuntimeError):
+        permit.unsent()
+    assert remaining(limiter) == KILLMAIL.allowance - 1
+
+
+def test_a_bucket_is_never_overdrawn_and_says_when_there_is_more(limiter):
+    # Given everything spent
+    before = time.time()
+    for _ in range(10):
+        answer(limiter, 200, group=SMALL)
+    # When one more is asked for
+    closed = refused(limiter, SMALL)
+    # Then it is told when: one window after the first, and hardly later
+    assert closed.reason == "ESI's allowance is used up"
+    assert before + 900 <= closed.until <= time.time() + 900 + 10
+    assert limiter.allowance(SMALL, "ip", background=False).requests == 0
+
+
+def test_background_work_stops_at_a_quarter_and_people_do_not(limiter):
+    # Given background work that takes what it gets
+    for _ in range(7):
+        answer(limiter, 200, group=SMALL, background=True)
+    # Then the last quarter (5 of 20 tokens; 6 are left) is not for it
+    refused(limiter, SMALL, background=True)
+    assert limiter.allowance(SMALL, "ip", background=True).requests == 0
+    assert limiter.allowance(SMALL, "ip", background=False) == Allowance(3, None, None)
+    for _ in range(3):
+        answer(limiter, 200, group=SMALL)
+    refused(limiter, SMALL)
+
+
+def test_owners_have_buckets_of_their_own(limiter):
+    for _ in range(15):
+        answer(limiter, 200, group=CHAR_KILLMAIL, owner="90000001")
+    refused(limiter, CHAR_KILLMAIL, "90000001")
+    answer(limiter, 200, group=CHAR_KILLMAIL, owner="90000002")
+
+
+def test_what_is_upcoming_is_taken_off_the_allowance(limiter):
+    # Given messages on their way that will make requests
+    assert limiter.allowance(SMALL, "ip", background=False, upcoming=4) == Allowance(6, None, None)
+    # When they will use up everything
+    nothing = limiter.allowance(SMALL, "ip", background=False, upcoming=10)
+    # Then there is more when theirs returns, a window from now
+    assert (nothing.requests, nothing.reason) == (0, "ESI's allowance is used up")
+    assert nothing.reopens_at is not None
+    assert time.time() + 899 <= nothing.reopens_at <= time.time() + 908
+
+
+def test_a_group_without_a_bucket_is_not_counted(limiter):
+    answer(limiter, 200, group=UNBUCKETED)
+    assert limiter.allowance(UNBUCKETED, "ip", background=True).requests > 1000
+    assert limiter.snapshot() == []
+
+
+def test_a_changed_rule_is_obeyed_at_once(limiter):
+    # When ESI advertises another rule than we knew
+    answer(limiter, 200, {"X-Ratelimit-Limit": "6/1m", "X-Ratelimit-Remaining": "4"})
+    # Then the next requests keep it
+    answer(limiter, 200)
+    answer(limiter, 200)
+    # The first spend was kept in a slice of seven seconds: it returns that much late, this once.
+    assert time.time() + 59 <= refused(limiter).until < time.time() + 70
+
+
+def test_less_left_than_we_thought_is_believed_and_more_is_not(limiter):
+    answer(limiter, 200, {"X-Ratelimit-Limit": "3600/15m", "X-Ratelimit-Remaining": "100"})
+    assert remaining(limiter) == 100
+    answer(limiter, 200, {"X-Ratelimit-Limit": "3600/15m", "X-Ratelimit-Remaining": "3598"})
+    assert remaining(limiter) == 98
+
+
+def test_a_refusal_closes_the_bucket_for_all_until_retry_after(limiter):
+    # When ESI finds the bucket empty
+    answer(limiter, 429, {"X-Ratelimit-Remaining": "0", "Retry-After": "30"})
+    # Then no process asks before that
+    for each in (limiter, Limiter(RATE)):
+        assert time.time() + 29 <= refused(each).until <= time.time() + 32
+    assert limiter.allowance(KILLMAIL, "ip", background=False).requests == 0
+    # And other buckets are open
+    answer(limiter, 200, group=CHAR_KILLMAIL)
+
+
+def test_after_a_refusal_one_request_goes_first(limiter):
+    # Given a bucket that ESI found empty, and the time has passed
+    answer(limiter, 429, {"X-Ratelimit-Remaining": "0", "Retry-After": "30"})
+    time_passes(32)
+    assert limiter.allowance(KILLMAIL, "ip", background=False).requests == 1
+    # When one request is on its way
+    first = limiter.acquire(KILLMAIL, "ip", background=False)
+    # Then the others wait for what it finds
+    refused(limiter)
+    # And go on once it has succeeded
+    first.answered(200, {"X-Ratelimit-Remaining": "3000"})
+    answer(limiter, 200)
+
+
+def test_a_trial_that_is_refused_closes_the_bucket_again(limiter):
+    answer(limiter, 429, {"X-Ratelimit-Remaining": "0", "Retry-After": "30"})
+    time_passes(32)
+    answer(limiter, 429, {"X-Ratelimit-Remaining": "0", "Retry-After": "40"})
+    assert refused(limiter).until > time.time() + 35
+
+
+def test_a_trial_that_is_lost_is_followed_by_another(limiter):
+    # Given a first request whose process died
+    answer(limiter, 429, {"X-Ratelimit-Remaining": "0", "Retry-After": "30"})
+    time_passes(32)
+    limiter.acquire(KILLMAIL, "ip", background=False)
+    refused(limiter)
+    # When its time has passed
+    time_passes(11)
+    # Then the next one goes
+    answer(limiter, 200)
+    answer(limiter, 200)
+
+
+def test_the_normal_course_is_three_statements_and_an_answer_none(limiter, any_db):
+    # Given rows that exist
+    answer(limiter, 200)
+    # When a request is made and succeeds
+    with counted_statements(any_db) as statements:
+        answer(limiter, 200, {"X-Ratelimit-Limit": "3600/15m", "X-Ratelimit-Remaining": "3590"})
+    # Then it cost one look, one spend, one slot, and nothing afterwards
+    assert len(statements) == 3
+
+
+def test_no_permit_within_a_transaction(limiter, any_db):
+    with any_db.atomic(), pytest.raises(RuntimeError):
+        limiter.acquire(KILLMAIL, "ip", background=False)
+
+
+def test_a_slot_too_far_away_costs_nothing():
+    # Given a ceiling whose next slots are taken
+    slow = Limiter(1 / 60)
+    slow.acquire(SMALL, "ip", background=False)
+    # When one more is asked for
+    started = time.monotonic()
+    closed = refused(slow, SMALL)
+    # Then it is refused without waiting, and no token was spent on it
+    assert time.monotonic() - started < HORIZON_SECONDS
+    assert closed.until > time.time() + 50
+    assert remaining(slow, SMALL) == 18
+
+
+def test_a_slot_of_a_clock_that_was_set_back_holds_nobody_up(limiter):
+    answer(limiter, 200)
+    database.execute("UPDATE rate_slots SET next_at = next_at + 7200")
+    assert limiter.acquire(KILLMAIL, "ip", background=False).slot_at < time.time() + 1
+
+
+def test_threads_together_spend_no_token_twice_and_none_too_many(limiter):
+    # Given a bucket for ten requests and eight threads that want five each
+    granted, lock = [], threading.Lock()
+
+    def work():
+        with database.db.connection_context():
+            for _ in range(5):
+                try:
+                    limiter.acquire(SMALL, "ip", background=False).answered(200, {})
+                except Closed:
+                    continue
+                with lock:
+                    granted.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Then ten went
+    assert len(granted) == 10
+    assert remaining(limiter, SMALL) == 0
+
+
+def test_the_snapshot_names_no_owner(limiter):
+    # Given buckets of two characters, one fuller than the other
+    answer(limiter, 200, group=CHAR_KILLMAIL, owner="90000001")
+    answer(limiter, 404, group=CHAR_KILLMAIL, owner="90000002")
+    # Then the emptiest stands for its group
+    (state,) = limiter.snapshot()
+    assert (state.name, state.allowance, state.remaining, state.closed_until) == ("char-killmail", 30, 25, None)

@@ -1,0 +1,238 @@
+"""Closed roads: the error limit, downtime, and refusals without a bucket. On SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from esi import rate_store
+from esi.limiter import Limiter
+from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, STATUS, UNBUCKETED
+from esi.roads import DOWNTIME
+from tests.unit.esi.limiting import RATE, answer, counted_statements, refused, time_passes
+
+pytestmark = pytest.mark.usefixtures("any_db")
+
+ALL = (KILLMAIL, CHAR_KILLMAIL, STATUS, UNBUCKETED)
+
+
+@pytest.fixture
+def limiter():
+    return Limiter(RATE)
+
+
+@pytest.fixture
+def other():
+    """Another process, as far as memory goes."""
+    return Limiter(RATE)
+
+
+def go_down(limiter: Limiter) -> None:
+    for status in (502, 503, 504, 503, 502):
+        answer(limiter, status)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"), [({"X-ESI-Error-Limit-Reset": "23"}, 23), ({}, 60), ({"X-ESI-Error-Limit-Reset": "x"}, 60)]
+)
+def test_420_closes_every_road_until_the_reset(limiter, other, headers, seconds):
+    answer(limiter, 420, headers, UNBUCKETED)
+    for group in ALL:
+        assert time.time() + seconds - 1 <= refused(other, group).until <= time.time() + seconds + 2
+        assert other.allowance(group, "ip", background=False).requests == 0
+    time_passes(seconds + 2)
+    for group in ALL:
+        answer(other, 200, group=group)
+
+
+@pytest.mark.parametrize(
+    ("remain", "closed"), [("100", False), ("21", False), ("20", True), ("0", True), ("-1", False)]
+)
+def test_few_errors_left_close_what_has_no_bucket(limiter, other, remain, closed):
+    answer(limiter, 404, {"X-ESI-Error-Limit-Remain": remain, "X-ESI-Error-Limit-Reset": "40"}, UNBUCKETED)
+    if closed:
+        assert time.time() + 39 <= refused(other, UNBUCKETED).until <= time.time() + 42
+    else:
+        answer(other, 200, group=UNBUCKETED)
+    answer(other, 200, group=KILLMAIL)
+
+
+def test_a_refusal_of_the_game_server_closes_its_group(limiter, other):
+    # When a 429 comes without the bucket's headers
+    answer(limiter, 429, {"Retry-After": "33"})
+    # Then its group waits, for whomever, and the others go on
+    assert time.time() + 32 <= refused(other, KILLMAIL, "somebody else").until <= time.time() + 35
+    answer(other, 200, group=CHAR_KILLMAIL)
+
+
+def test_refusals_without_a_time_back_off_and_a_success_ends_that(limiter):
+    # Given refusals that do not say for how long
+    waits = []
+    for _ in range(6):
+        answer(limiter, 429)
+        waits.append(round(refused(limiter).until - time.time()))
+        time_passes(waits[-1] + 1)
+    # Then each wait is longer, up to a minute
+    assert waits == [6, 11, 21, 41, 61, 61]
+    # And after a success the next one is short again
+    answer(limiter, 200)
+    answer(limiter, 429)
+    assert round(refused(limiter).until - time.time()) == 6
+
+
+def test_refusals_on_their_way_count_once(limiter):
+    # Given eight requests in flight when the first is refused
+    permits = [limiter.acquire(KILLMAIL, "ip", background=False) for _ in range(8)]
+    for permit in permits:
+        permit.answered(429, {})
+    assert refused(limiter).until <= time.time() + 7
+
+
+def test_four_failures_are_no_downtime_and_a_success_forgets_them(limiter):
+    for _ in range(3):
+        for status in (502, 503, 504, 503):
+            answer(limiter, status)
+        answer(limiter, 200)
+
+
+def test_five_failures_in_a_row_close_every_road(limiter, other):
+    # When they are spread over processes and groups
+    for each, group in (
+        (limiter, KILLMAIL),
+        (other, STATUS),
+        (limiter, UNBUCKETED),
+        (other, KILLMAIL),
+        (limiter, KILLMAIL),
+    ):
+        answer(each, 503, group=group)
+    # Then everybody waits
+    for group in ALL:
+        closed = refused(other, group)
+        assert closed.reason == "ESI is down"
+        assert time.time() + 10 <= closed.until <= time.time() + 16
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+def test_other_failures_are_no_downtime(limiter, status):
+    for _ in range(6):
+        answer(limiter, status, {"X-Ratelimit-Remaining": "3000"} if status != 429 else {})
+        time_passes(100)
+    answer(limiter, 200)
+
+
+def test_when_the_time_has_passed_one_request_probes(limiter, other):
+    # Given downtime whose time has passed
+    go_down(limiter)
+    time_passes(16)
+    assert other.allowance(KILLMAIL, "ip", background=True).requests == 1
+    # When one request is on its way
+    probe = other.acquire(KILLMAIL, "ip", background=False)
+    # Then all others wait
+    refused(limiter)
+    refused(other, STATUS)
+    # And go on once it was answered, be it with an error of its own
+    probe.answered(404, {})
+    answer(limiter, 200)
+    assert limiter.allowance(STATUS, "ip", background=False).requests > 1
+
+
+def test_a_probe_that_fails_closes_the_road_for_longer_each_time(limiter):
+    go_down(limiter)
+    time_passes(16)
+    waits = []
+    for _ in range(4):
+        answer(limiter, 503)
+        waits.append(round(refused(limiter).until - time.time()))
+        time_passes(waits[-1] + 1)
+    assert waits == [30, 60, 60, 60]
+
+
+@pytest.mark.parametrize("end", ["unsent", "unanswered"])
+def test_a_probe_that_tells_nothing_is_followed_by_another(limiter, end):
+    go_down(limiter)
+    time_passes(16)
+    getattr(limiter.acquire(KILLMAIL, "ip", background=False), end)()
+    refused(limiter)
+    time_passes(16)
+    answer(limiter, 200)
+    answer(limiter, 200)
+
+
+def test_what_is_on_its_way_when_the_road_closes_changes_nothing(limiter):
+    # Given many requests in flight, some of which left when there had been failures already
+    permits = [limiter.acquire(KILLMAIL, "ip", background=False) for _ in range(6)]
+    for permit in permits[:2]:
+        permit.answered(503, {})
+    permits = permits[2:] + [limiter.acquire(KILLMAIL, "ip", background=False) for _ in range(6)]
+    # When all but two fail, and those succeed
+    for permit in permits[:8]:
+        permit.answered(503, {})
+    for permit in permits[8:]:
+        permit.answered(200, {})
+    # Then the road is closed as after five failures
+    assert refused(limiter).until <= time.time() + 16
+    # And so is the next pause
+    time_passes(16)
+    answer(limiter, 503)
+    assert round(refused(limiter).until - time.time()) == 30
+
+
+def test_of_two_who_would_probe_at_once_one_does(limiter):
+    # Given two processes that both saw that the time has passed
+    go_down(limiter)
+    time_passes(16)
+    now = time.time()
+    # Then one gets through
+    assert [rate_store.take_probe(DOWNTIME, now, now + 15) for _ in range(2)] == [True, False]
+
+
+def test_an_open_road_costs_no_writes(limiter, any_db):
+    go_down(limiter)
+    time_passes(16)
+    answer(limiter, 200)
+    answer(limiter, 200)
+    with counted_statements(any_db) as statements:
+        answer(limiter, 200)
+    assert len(statements) == 3
+
+
+def test_a_closure_of_a_clock_that_was_set_back_holds_nobody_up(limiter):
+    answer(limiter, 420, {}, UNBUCKETED)
+    time_passes(-86_400)
+    answer(limiter, 200)
+
+
+def test_closed_gates_stand_in_the_snapshot(limiter):
+    answer(limiter, 420, {}, UNBUCKETED)
+    (state,) = limiter.snapshot()
+    assert (state.name, state.allowance, state.remaining) == ("error-limit", None, None)
+    assert state.closed_until is not None
+    assert state.reason
+
+
+def test_the_log_tells_of_a_closing_and_an_opening_once(limiter, caplog):
+    # Given ten requests in flight
+    caplog.set_level(logging.INFO, logger="esi")
+    permits = [limiter.acquire(KILLMAIL, "ip", background=False) for _ in range(10)]
+    # When all of them find ESI down, a probe fails, and the next succeeds
+    for permit in permits:
+        permit.answered(503, {})
+    time_passes(16)
+    answer(limiter, 503)
+    time_passes(61)
+    for _ in range(5):
+        answer(limiter, 200)
+    # Then that is two lines
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "ESI is down" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize("headers", [{"X-Ratelimit-Remaining": "0", "Retry-After": "0"}, {"Retry-After": "0"}])
+def test_the_log_tells_of_refusals_once(limiter, caplog, headers):
+    caplog.set_level(logging.INFO, logger="esi")
+    permits = [limiter.acquire(KILLMAIL, "ip", background=False) for _ in range(5)]
+    for permit in permits:
+        permit.answered(429, headers)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

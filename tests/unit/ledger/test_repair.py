@@ -1,0 +1,245 @@
+"""The tick's repairs: what a lost message or a dead process left is found again, once, and nothing else is touched."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+import ledger
+from database import execute, utcnow
+from ledger import SyncToSend
+from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, LIST_BACKOFF, SYNC_RESEND_AFTER
+from models import Lock, SyncState, Trigger, User
+from tests.unit.ledger.world import (
+    COOLDOWN,
+    HOUR,
+    add_page,
+    claimed,
+    counts,
+    dispatch_all,
+    failed,
+    listed,
+    lose_leases,
+    lose_messages,
+    make_user,
+    opened,
+    reading,
+    rejected,
+    row,
+    row_state,
+    settle,
+    stored,
+    sync_row,
+    taken,
+    user_row,
+)
+
+
+def test_nothing_is_repaired_that_is_in_good_hands(user, other):
+    listed(user, [1, 2, 3])
+    taken(1)
+    failed(2)
+    reading(other)
+    opened(make_user())
+    assert ledger.take_back_expired() == 0
+    assert ledger.syncs_to_send() == []
+    assert {id_: row_state(id_) for id_ in (1, 2, 3)} == {1: "fetching", 2: "deferred", 3: "sent"}
+
+
+def test_a_message_that_went_astray_costs_no_attempt(user):
+    listed(user, [1])
+    dispatch_all()
+    lose_leases()
+    assert ledger.take_back_expired() == 1
+    assert (row(1).state, row(1).attempts, row(1).claimed_until, row(1).last_error) == ("pending", 0, None, None)
+    assert ledger.take_back_expired() == 0
+
+
+def test_a_dead_workers_row_costs_an_attempt(user):
+    listed(user, [1])
+    taken(1)
+    lose_leases()
+    assert ledger.take_back_expired() == 1
+    assert (row(1).state, row(1).attempts, row(1).claimed_until) == ("pending", 1, None)
+    assert "went away" in row(1).last_error
+
+
+def test_only_what_ran_out_is_taken_back(user):
+    listed(user, [1, 2])
+    dispatch_all()
+    execute("UPDATE ledger SET claimed_until = ? WHERE killmail_id = 1", (utcnow() - timedelta(milliseconds=1),))
+    assert ledger.take_back_expired() == 1
+    assert (row_state(1), row_state(2)) == ("pending", "sent")
+
+
+def test_a_killmail_that_kills_its_workers_is_put_off_like_any_other(user):
+    sync_id = listed(user, [1, 2])
+    for _ in range(ATTEMPTS_BEFORE_DEFERRED):
+        assert row_state(1) == "pending"
+        taken(1)
+        lose_leases()
+        ledger.take_back_expired()
+    assert (row(1).state, row(1).attempts) == ("deferred", ATTEMPTS_BEFORE_DEFERRED)
+    assert row(1).not_before > utcnow() + timedelta(minutes=10)
+    assert ledger.ready_to_finish() == []
+    stored(2)
+    assert ledger.ready_to_finish() == [sync_id]
+
+
+def test_what_failed_and_then_killed_a_worker_counts_together(user):
+    listed(user, [1])
+    failed(1, times=3)
+    execute("UPDATE ledger SET not_before = ?", (utcnow(),))
+    taken(1)
+    lose_leases()
+    ledger.take_back_expired()
+    assert (row(1).state, row(1).attempts) == ("deferred", 4)
+
+
+def test_deferred_and_rejected_rows_are_none_of_its_business(user):
+    listed(user, [1, 2])
+    failed(1)
+    rejected(2)
+    lose_leases()
+    assert ledger.take_back_expired() == 0
+
+
+# Syncs
+
+
+def test_a_sync_never_sent_is_sent_once(user):
+    sync_id = opened(user, Trigger.MANUAL, sent=False)
+    assert ledger.syncs_to_send() == [SyncToSend(sync_id, 5)]
+    assert ledger.syncs_to_send() == []
+    assert sync_row(sync_id).sent_at is not None
+
+
+def test_a_sync_sent_too_long_ago_is_sent_again(user):
+    sync_id = opened(user)
+    age = SYNC_RESEND_AFTER - timedelta(seconds=5)
+    execute("UPDATE syncs SET sent_at = ?", (utcnow() - age,))
+    assert ledger.syncs_to_send() == []
+    assert ledger.syncs_to_send(resend_after=timedelta(seconds=10)) == [SyncToSend(sync_id, 3)]
+    lose_messages()
+    assert ledger.syncs_to_send() == [SyncToSend(sync_id, 3)]
+    assert sync_row(sync_id).attempts == 0
+
+
+def test_the_most_urgent_first():
+    syncs = [opened(make_user(), trigger) for trigger in (Trigger.SCHEDULE, Trigger.LOGIN, Trigger.MANUAL)]
+    lose_messages()
+    assert [sync.sync_id for sync in ledger.syncs_to_send()] == [syncs[1], syncs[2], syncs[0]]
+
+
+def test_an_abandoned_sync_is_sent_again_and_taken_up_where_it_was_left(user):
+    sync = add_page(reading(user), [1], pages=2).sync
+    lose_leases()
+    assert [sent.sync_id for sent in ledger.syncs_to_send()] == [sync.sync_id]
+    assert ledger.syncs_to_send() == []
+    again = claimed(sync.sync_id)
+    assert (again.page, again.attempts) == (2, 1)
+
+
+def test_an_abandoned_sync_whose_new_message_is_lost_too_is_sent_once_more(user):
+    sync_id = reading(user).sync_id
+    lose_leases()
+    ledger.syncs_to_send()
+    lose_messages()
+    assert [sent.sync_id for sent in ledger.syncs_to_send()] == [sync_id]
+    assert sync_row(sync_id).attempts == 1  # nobody has had it in between
+
+
+def test_a_sync_that_waits_is_left_alone_until_its_own_message_is_late(user):
+    sync = reading(user)
+    ledger.wait_with_sync(sync, utcnow() + HOUR, "downtime")
+    assert ledger.syncs_to_send() == []
+    execute("UPDATE syncs SET waiting_until = ?, sent_at = ?", (utcnow(), utcnow()))
+    assert ledger.syncs_to_send() == []  # its delayed message is due just now
+    lose_messages()
+    assert [sent.sync_id for sent in ledger.syncs_to_send()] == [sync.sync_id]
+
+
+def test_a_sync_whose_workers_go_away_again_and_again_fails(user):
+    sync = add_page(reading(user), [1], pages=2).sync
+    for attempt in range(len(LIST_BACKOFF)):
+        lose_leases()
+        assert len(ledger.syncs_to_send()) == 1, attempt
+        claimed(sync.sync_id)
+    lose_leases()
+    assert ledger.fail_abandoned() == [sync.sync_id]
+    assert ledger.syncs_to_send() == []
+    after = sync_row(sync.sync_id)
+    assert (after.state, after.finished_at is not None) == (SyncState.FAILED, True)
+    assert after.error.startswith("gave up")
+    assert counts(after.id) == (1, 0, 0, 1)
+    assert user_row(user).next_sync_at > utcnow()
+    # What it wrote down is fetched all the same
+    stored(1)
+
+
+def test_progress_in_between_counts_the_workers_anew(user):
+    sync = reading(user)
+    for page in range(2 * len(LIST_BACKOFF)):
+        sync = add_page(sync, [page], pages=99).sync
+        lose_leases()
+        assert len(ledger.syncs_to_send()) == 1
+        sync = claimed(sync.sync_id)
+    assert sync_row(sync.sync_id).state == SyncState.LISTING
+
+
+@pytest.mark.parametrize("ended", ["finished", "failed"])
+def test_an_ended_sync_is_not_sent(user, ended):
+    if ended == "finished":
+        assert ledger.finalize(listed(user, []), COOLDOWN)
+    else:
+        assert ledger.fail_sync(opened(user), "no")
+    lose_messages()
+    lose_leases()
+    assert ledger.syncs_to_send() == []
+
+
+def test_a_sync_that_fetches_is_not_sent(user):
+    listed(user, [1])
+    lose_messages()
+    lose_leases()
+    assert ledger.syncs_to_send() == []
+
+
+# Alone at start
+
+
+def test_who_is_alone_takes_everything_back_at_once(user, other):
+    queued = opened(make_user())
+    fetching = listed(user, [1, 2, 3, 4, 5])
+    rejected(1)
+    failed(2)
+    claim = taken(3)
+    listing = reading(other).sync_id
+    ledger.set_wake(utcnow() + HOUR)
+    User.update(refresh_claimed_until=utcnow() + HOUR).execute()
+    # When the one process there is starts again
+    ledger.reset_unfinished()
+    # Then nothing is in anybody's hands
+    assert {id_: row_state(id_) for id_ in range(1, 6)} == {
+        1: "rejected",
+        2: "deferred",
+        3: "pending",
+        4: "pending",
+        5: "pending",
+    }
+    assert [sync.sync_id for sync in ledger.syncs_to_send()] == [queued, listing]
+    assert claimed(listing).page == 1
+    assert sync_row(fetching).state == SyncState.FETCHING
+    assert ledger.set_wake(utcnow() + HOUR)
+    assert User.select().where(User.refresh_claimed_until.is_null(False)).count() == 0
+    assert not settle(claim).stored
+    stored(3, 4, 5)
+
+
+def test_being_alone_twice_changes_nothing_more(user):
+    sync_id = listed(user, [1])
+    ledger.reset_unfinished()
+    ledger.reset_unfinished()
+    assert (row_state(1), sync_row(sync_id).state) == ("pending", SyncState.FETCHING)
+    assert {lock.name for lock in Lock.select()} == {"dispatch", "links"}

@@ -1,0 +1,198 @@
+"""accounts.py: what a login stores, who may be synced, and how one leaves."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+import accounts
+from accounts import TokenState, eligible, token_state
+from database import db, utcnow
+from esi.errors import SsoConfiguration, SsoError, SsoUnavailable
+from models import Killmail, User, UserKillmail
+from settings import KILLMAIL_SCOPE
+from tests.unit.fake_sso import SECRET, InterruptedCipher, log_in, pilot
+from tokens import REFUSED, TokenCipher, access_token
+
+NEW_YEAR = datetime(2027, 1, 1)
+
+
+def test_a_first_login_makes_a_user_who_is_due_at_once(any_db, sso, cipher):
+    before = utcnow()
+    user = log_in(sso, cipher, pilot(90_000_007))
+    assert (user.character_id, user.character_name, user.owner_hash) == (90_000_007, "Pilot 90000007", "owner-one")
+    assert before <= user.next_sync_at <= utcnow()
+    assert user.session_epoch > 0
+    assert SECRET not in user.access_token + user.refresh_token
+    assert cipher.decrypt(user.access_token).startswith("access-")
+    assert token_state(user) is TokenState.OK
+    # And the columns a worker relies on are what the models' defaults say
+    assert (user.last_sync_complete, user.full_requested, user.consecutive_failures) == (False, False, 0)
+
+
+def test_a_later_login_keeps_the_user_and_replaces_the_tokens(any_db, sso, cipher):
+    first = log_in(sso, cipher)
+    User.update(
+        needs_login_reason=REFUSED, consecutive_failures=5, refresh_claimed_until=utcnow(), list_etag="kept"
+    ).execute()
+    second = log_in(sso, cipher)
+    assert (second.id, second.session_epoch, second.list_etag) == (first.id, first.session_epoch, "kept")
+    assert second.token_version == first.token_version + 1
+    assert cipher.decrypt(second.access_token) != cipher.decrypt(first.access_token)
+    assert (second.needs_login_reason, second.consecutive_failures, second.refresh_claimed_until) == (None, 0, None)
+    assert eligible(second)
+
+
+@pytest.mark.parametrize(
+    ("next_sync_at", "last_sync_minutes_ago", "due_in_minutes"),
+    [
+        (NEW_YEAR, 3, None),  # what is due stays due
+        (None, None, 0),
+        (None, 3, 12),  # becoming eligible does not skip the cool-down
+        (None, 600, 0),
+    ],
+)
+def test_when_a_login_is_due(any_db, sso, cipher, next_sync_at, last_sync_minutes_ago, due_in_minutes):
+    log_in(sso, cipher)
+    last = None if last_sync_minutes_ago is None else utcnow() - timedelta(minutes=last_sync_minutes_ago)
+    User.update(next_sync_at=next_sync_at, last_killmail_sync_at=last).execute()
+    user = log_in(sso, cipher, cooldown_minutes=15)
+    if due_in_minutes is None:
+        assert user.next_sync_at == next_sync_at
+    else:
+        assert abs(user.next_sync_at - utcnow() - timedelta(minutes=due_in_minutes)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("scopes", ["", "publicData", KILLMAIL_SCOPE.removesuffix(".v1")])
+def test_a_login_without_the_scope_is_stored_and_never_due(any_db, sso, cipher, scopes):
+    user = log_in(sso, cipher, pilot(scopes=scopes))
+    assert token_state(user) is TokenState.MISSING_SCOPE
+    assert user.next_sync_at is None
+    assert (user.refresh_token is None) == (scopes == "")
+    # And a login with it makes the user due, one without it ends that
+    assert log_in(sso, cipher).next_sync_at is not None
+    again = log_in(sso, cipher, pilot(scopes=scopes))
+    assert (again.next_sync_at, token_state(again)) == (None, TokenState.MISSING_SCOPE)
+
+
+def test_a_sold_character_starts_clean_at_its_new_owners_login(any_db, sso, cipher):
+    former = log_in(sso, cipher)
+    UserKillmail.create(user=former.id, killmail_id=1)
+    Killmail.create(
+        killmail_id=1,
+        killmail_hash="0" * 40,
+        killmail_time=utcnow(),
+        solar_system_id=30000142,
+        attacker_count=1,
+        is_npc=False,
+        is_solo=True,
+    )
+    User.update(last_killmail_id=1).execute()
+    newcomer = log_in(sso, cipher, pilot(owner_hash="owner-two"))
+    assert [user.owner_hash for user in User.select()] == ["owner-two"]
+    assert UserKillmail.select().count() == Killmail.select().count() == 0
+    assert newcomer.last_killmail_id is None
+    assert (newcomer.id, newcomer.session_epoch) != (former.id, former.session_epoch)
+    assert newcomer.session_epoch != former.session_epoch  # the id may be given out again
+
+
+def test_an_owner_who_logs_in_between_two_statements_of_another_is_not_overwritten(any_db, sso, cipher, token_key):
+    """Both may be right, one after the other: whoever comes second starts clean, as ever."""
+
+    def other_owner_logs_in() -> None:
+        other = log_in(sso, cipher, pilot(owner_hash="owner-two"))
+        UserKillmail.create(user=other.id, killmail_id=1)
+
+    user = log_in(sso, InterruptedCipher(token_key, other_owner_logs_in))
+    assert [left.owner_hash for left in User.select()] == [user.owner_hash] == ["owner-one"]
+    assert UserKillmail.select().count() == 0
+
+
+def test_another_character_of_the_same_owner_is_another_user(any_db, sso, cipher):
+    assert log_in(sso, cipher, pilot(90_000_001)).id != log_in(sso, cipher, pilot(90_000_002)).id
+
+
+def test_logins_at_once_make_one_user_and_none_is_lost(any_db, sso, cipher):
+    def enter(_: int) -> int:
+        with db.connection_context():
+            return int(log_in(sso, cipher).id)
+
+    with ThreadPoolExecutor(4) as pool:
+        # Given a character whose first logins come all at once
+        assert len(set(pool.map(enter, range(4)))) == 1
+        reached = User.get().token_version
+        # When more come at once, each is written over the one before
+        assert len(set(pool.map(enter, range(4)))) == 1
+    assert User.get().token_version == reached + 4
+    assert User.select().count() == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, TokenState.OK),
+        ({"access_token": None, "expires_at": None}, TokenState.OK),
+        ({"expires_at": datetime(2020, 1, 1)}, TokenState.OK),
+        ({"needs_login_reason": REFUSED}, TokenState.NEEDS_LOGIN),
+        ({"needs_login_reason": REFUSED, "scopes": ""}, TokenState.NEEDS_LOGIN),
+        ({"refresh_token": None}, TokenState.NEEDS_LOGIN),
+        ({"refresh_token": None, "scopes": ""}, TokenState.MISSING_SCOPE),
+        ({"scopes": f"publicData {KILLMAIL_SCOPE}"}, TokenState.OK),
+        ({"scopes": f"x{KILLMAIL_SCOPE}"}, TokenState.MISSING_SCOPE),
+    ],
+)
+def test_token_state_and_eligibility(changes: dict[str, Any], state: TokenState):
+    user = User(scopes=KILLMAIL_SCOPE, refresh_token="ciphertext", access_token="ciphertext")
+    for name, value in changes.items():
+        setattr(user, name, value)
+    assert token_state(user) is state
+    assert eligible(user) is (state is TokenState.OK)
+
+
+def test_signing_out_everywhere_changes_only_that_users_epoch(any_db, sso, cipher):
+    user, other = log_in(sso, cipher, pilot(90_000_001)), log_in(sso, cipher, pilot(90_000_002))
+    accounts.sign_out_everywhere(user.id)
+    assert User.get_by_id(user.id).session_epoch != user.session_epoch
+    assert User.get_by_id(other.id).session_epoch == other.session_epoch
+    assert access_token(user.id, sso, cipher)
+
+
+def test_unlinking_revokes_and_forgets(any_db, sso, cipher):
+    user, other = log_in(sso, cipher, pilot(90_000_001)), log_in(sso, cipher, pilot(90_000_002))
+    refresh_token = cipher.decrypt(user.refresh_token)
+    accounts.unlink(user.id, sso, cipher)
+    assert sso.revoked == [refresh_token]
+    assert [left.id for left in User.select()] == [other.id]
+    # And doing it again is harmless
+    accounts.unlink(user.id, sso, cipher)
+    assert User.select().count() == 1
+
+
+@pytest.mark.parametrize(
+    "failure", [SsoUnavailable("token revocation: no answer"), SsoConfiguration("token revocation: invalid_client")]
+)
+def test_an_sso_outage_keeps_nobody_from_leaving(any_db, sso, cipher, caplog, failure: SsoError):
+    user = log_in(sso, cipher)
+    sso.failure = failure
+    accounts.unlink(user.id, sso, cipher)
+    assert User.select().count() == 0
+    assert f"user {user.id}" in caplog.text and str(failure) in caplog.text
+
+
+def test_lost_keys_keep_nobody_from_leaving(any_db, sso, cipher, caplog):
+    user = log_in(sso, cipher)
+    accounts.unlink(user.id, sso, TokenCipher([Fernet.generate_key().decode()]))
+    assert User.select().count() == 0
+    assert sso.revoked == []
+    assert "TOKEN_KEYS" in caplog.text
+
+
+def test_who_has_no_refresh_token_leaves_without_a_call(any_db, sso, cipher):
+    user = log_in(sso, cipher, pilot(scopes=""))
+    accounts.unlink(user.id, sso, cipher)
+    assert User.select().count() == 0
+    assert sso.revoked == []

@@ -1,0 +1,87 @@
+"""What the benchmarks conclude from what they measured: verdicts, windows, and who is owed which frame."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import crowd_rows
+from benchmarks.b12_allowance import bursts, pairs
+from benchmarks.probes import CALL, MESSAGE, STATEMENT, Probed, _count
+from benchmarks.report import Figure, median_of, number, percentile, worst_of
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "met"), [(1.0, False, True), (1.1, False, False), (1.0, True, True), (0.9, True, False)]
+)
+def test_a_figure_meets_its_target_or_misses_it(value: float, at_least: bool, met: bool) -> None:
+    assert Figure("ratio", value, 1.0, at_least=at_least).met is met
+
+
+def test_a_figure_without_a_target_has_no_verdict() -> None:
+    figure = Figure("wall", 3.0, unit="s")
+
+    assert figure.met is None
+    assert str(figure) == "wall 3 s"
+
+
+def test_a_median_of_runs_is_not_their_worst() -> None:
+    runs = [1.0, 9.0, 2.0]
+
+    assert median_of("a", runs).value == 2.0
+    assert worst_of("a", runs).value == 9.0
+
+
+def test_ninety_nine_of_a_hundred_values_do_not_pass_the_99th_percentile() -> None:
+    assert percentile([float(n) for n in range(1, 101)], 0.98) == 99.0
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.01234, "0.0123"), (1.0, "1"), (1.0549, "1.05"), (1234.5, "1234")])
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_a_burst_begins_after_a_gap() -> None:
+    at = [0.0, 1.0, 2.0, 60.0, 61.0, 120.0]
+
+    assert bursts(at) == [0, 3, 5]
+    assert pairs(bursts(at)) == [(0, 3), (3, 5)]
+
+
+def test_begin_and_commit_are_no_statements_and_everything_belongs_to_an_actor() -> None:
+    """Given what a worker wrote down, Then statements, messages and calls are told apart and counted by actor."""
+    probed = Probed()
+    for kind, actor, what in [
+        (STATEMENT, "sync_user", "BEGIN"),
+        (STATEMENT, "sync_user", "SELECT 1"),
+        (STATEMENT, "sync_user", "SELECT 1"),
+        (STATEMENT, "tend_ledger", "SELECT 1"),
+        (STATEMENT, "sync_user", "COMMIT"),
+        (MESSAGE, "sync_user", "finalize_sync"),
+        (CALL, "fetch_killmail", "settle 2500"),
+    ]:
+        _count(probed, kind, actor, what)
+
+    assert probed.statements_of("sync_user") == 2
+    assert probed.messages_to("finalize_sync") == 1
+    assert probed.calls == {"settle": [0.0025]}
+
+
+def test_of_a_second_of_storm_fifty_go_to_each_of_two_and_two_to_everybody() -> None:
+    ids = crowd_rows.killmail_ids(1_000, seconds=1)
+    kinds = Counter(crowd_rows.is_for_all(each, 1_000) for each in ids)
+
+    assert kinds == {True: crowd_rows.FOR_ALL, False: 2 * crowd_rows.EACH}
+    assert crowd_rows.expected_frames(1_000, 1, readers=10) == 2 * 10 + 100
+
+
+def test_a_script_that_failed_stands_in_the_results() -> None:
+    failed = {"key": "B1", "title": "benchmarks.b01_first_sync", "figures": [], "failed": True, "noisy": False}
+
+    assert bench.table_rows(failed) == ["| B1 | benchmarks.b01_first_sync | **failed** | | | |"]
+
+
+def test_every_claim_has_a_script() -> None:
+    assert list(bench.scripts()) == [f"B{number}" for number in range(1, 13)]

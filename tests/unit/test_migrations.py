@@ -1,0 +1,240 @@
+"""The schema's history: applied once, whoever asks and how many at once; equal to models.py; and not for other code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from peewee import Database
+from playhouse.migrations import Runner
+
+import database
+import migrations
+import models
+import settings
+from database import db, execute, is_sqlite
+from tests import postgres
+
+#: Every migration, in order.
+ALL = sorted(path.stem for path in migrations.DIRECTORY.glob("[0-9]*.py"))
+
+#: A rebuild of `users`, as SQLite needs it for most changes: what refers to a user must survive it.
+REBUILD = """
+def up(migrator, db):
+    migrator.migrate(migrator.drop_not_null("users", "owner_hash"))
+"""
+FAILS_HALFWAY = """
+def up(migrator, db):
+    db.execute_sql("CREATE TABLE half_done (id INTEGER)")
+    raise RuntimeError("broken")
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a database without anything in it; the test runs once per engine."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.db"
+    else:
+        postgres.require_server()
+        with postgres.scratch_database() as url:
+            yield url
+
+
+@pytest.fixture
+def empty_db(empty_url: str) -> Iterator[Database]:
+    """`database.db` bound to an empty database. No connection is open."""
+    with bound(empty_url) as made:
+        yield made
+
+
+@contextmanager
+def bound(url: str) -> Iterator[Database]:
+    made = database.connect(url)
+    try:
+        yield made
+    finally:
+        cast(Any, made).close_all()
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of migrations, where a test may add one."""
+    made = tmp_path / "migrations"
+    made.mkdir()
+    for path in migrations.DIRECTORY.glob("[0-9]*.py"):
+        (made / path.name).write_text(path.read_text())
+    monkeypatch.setattr(migrations, "DIRECTORY", made)
+    return made
+
+
+def schema() -> dict[str, Any]:
+    """Everything the engine says about our tables: columns, keys, checks and indexes."""
+    with db.connection_context():
+        found = _sqlite_schema() if is_sqlite() else _postgresql_schema()
+    return {key: value for key, value in found.items() if "schema_migration" not in str(key)}
+
+
+def _sqlite_schema() -> dict[str, Any]:
+    """The statements it was made by: SQLite keeps them as they were."""
+    rows = execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {f"{kind} {name}": re.sub(r"\s+", " ", sql) for kind, name, sql in rows if name != "sqlite_sequence"}
+
+
+def _postgresql_schema() -> dict[str, Any]:
+    columns = execute(
+        "SELECT table_name, column_name, ordinal_position, data_type, character_maximum_length, is_nullable,"
+        " column_default FROM information_schema.columns WHERE table_schema = 'public'"
+    ).fetchall()
+    constraints = execute(
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'public'::regnamespace"
+    ).fetchall()
+    indexes = execute("SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'").fetchall()
+    found: dict[str, Any] = {f"{row[0]}.{row[1]}": row[2:] for row in columns}
+    found |= {f"{table}: constraint {name}": definition for table, name, definition in constraints}
+    return found | {f"{table}: index {name}": definition for table, name, definition in indexes}
+
+
+def test_the_migrated_schema_is_that_of_the_models(empty_url: str, tmp_path: Path) -> None:
+    with bound(empty_url):
+        migrations.upgrade()
+        migrated = schema()
+
+    with bound(f"sqlite:///{tmp_path}/models.db") if "sqlite" in empty_url else scratch() as made:
+        with db.connection_context():
+            made.create_tables(models.TABLES)
+        of_models = schema()
+
+    assert migrated == of_models
+    assert any("priority BETWEEN" in str(value) or "priority >= 0" in str(value) for value in migrated.values())
+    assert any("syncs_one_active" in str(key) for key in migrated)  # the comparison sees checks and indexes
+
+
+@contextmanager
+def scratch() -> Iterator[Database]:
+    with postgres.scratch_database() as url, bound(url) as made:
+        yield made
+
+
+def test_every_table_of_the_models_is_listed(empty_db: Database) -> None:
+    migrations.upgrade()
+    with db.connection_context():
+        tables = set(empty_db.get_tables())
+    assert tables == {cast(Any, model)._meta.table_name for model in models.TABLES} | {"schema_migration"}
+
+
+def test_a_second_time_does_nothing(empty_db: Database) -> None:
+    assert migrations.upgrade() == ALL
+    before = schema()
+
+    assert migrations.upgrade() == []
+
+    assert schema() == before
+    with db.connection_context():
+        assert execute("SELECT COUNT(*) FROM locks").fetchone()[0] == 2
+    migrations.check()
+
+
+def test_of_many_processes_at_once_one_does_it(empty_url: str) -> None:
+    environment = {**os.environ, **dict.fromkeys(settings.NAMES, ""), "DATABASE_URL": empty_url}
+    command = [sys.executable, "scripts/migrate.py", "--json"]
+    started = [
+        subprocess.Popen(command, cwd=settings.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(5)
+    ]
+    ended = [(*process.communicate(timeout=60), process.returncode) for process in started]
+
+    applied, nothing = (json.dumps({"applied": names}).encode() + b"\n" for names in (ALL, []))
+    assert sorted(ended) == sorted([(applied, b"", 0), *[(nothing, b"", 0)] * 4])
+
+
+def test_down_leaves_nothing_and_up_again_everything(empty_db: Database) -> None:
+    migrations.upgrade()
+    before = schema()
+
+    with db.connection_context():
+        assert cast(Any, Runner)(empty_db, str(migrations.DIRECTORY)).down(ALL[0]) == ALL[::-1]
+        assert empty_db.get_tables() == ["schema_migration"]
+
+    assert migrations.upgrade() == ALL
+    assert schema() == before
+
+
+def test_an_older_schema_is_told_what_to_run(empty_db: Database) -> None:
+    with pytest.raises(migrations.SchemaError, match=r"older than this code: run `python scripts/migrate\.py`"):
+        migrations.check()
+
+
+def test_a_newer_schema_is_refused_by_everyone(empty_db: Database) -> None:
+    migrations.upgrade()
+    with db.connection_context():
+        execute("INSERT INTO schema_migration (name, applied) VALUES ('9999_later', ?)", (database.utcnow(),))
+
+    for ask in (migrations.check, migrations.upgrade):
+        with pytest.raises(migrations.SchemaError, match="newer than this code"):
+            ask()
+
+
+def test_a_migration_that_fails_leaves_what_was_there(empty_db: Database, directory: Path) -> None:
+    migrations.upgrade()
+    before = schema()
+    (directory / "9999_fails.py").write_text(FAILS_HALFWAY)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        migrations.upgrade()
+
+    assert schema() == before
+    (directory / "9999_fails.py").unlink()
+    assert migrations.upgrade() == []  # the lock is free again
+    migrations.check()
+
+
+def test_rebuilding_a_table_keeps_what_refers_to_it(empty_db: Database, directory: Path) -> None:
+    """SQLite rebuilds by dropping; with foreign keys on, that would delete every user's links."""
+    migrations.upgrade()
+    with db.connection_context():
+        user = models.User.create(character_id=1, character_name="A pilot", owner_hash="x")
+        models.UserKillmail.create(user=user.id, killmail_id=1, force_insert=True)
+    (directory / "9999_rebuild.py").write_text(REBUILD)
+
+    assert migrations.upgrade() == ["9999_rebuild"]
+
+    with db.connection_context():
+        assert models.UserKillmail.select().count() == 1
+        if is_sqlite():
+            assert execute("PRAGMA foreign_keys").fetchone()[0] == 1
+            assert execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_who_waits_for_another_machine_waits_for_as_long_as_it_takes() -> None:
+    """Given a limit of 50 ms on locks, When another machine migrates for longer, Then it waits for it."""
+    postgres.require_server()
+    with scratch() as made:
+        cast(Any, made).connect_params["options"] += " -c lock_timeout=50ms"
+        migrating, waited = threading.Event(), threading.Event()
+
+        def migrate_slowly() -> None:
+            with db.connection_context(), migrations._alone():
+                migrating.set()
+                waited.wait(0.5)
+
+        other = threading.Thread(target=migrate_slowly)
+        other.start()
+        migrating.wait(10)
+        assert migrations.upgrade() == ALL
+        other.join()
+
+        held = "SELECT COUNT(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+        with db.connection_context():
+            assert execute("SHOW lock_timeout").fetchone()[0] == "50ms"
+            assert execute(f"{held} WHERE locktype = 'advisory' AND datname = current_database()").fetchone()[0] == 0

@@ -1,0 +1,307 @@
+"""tokens.py, one caller at a time: what is handed out, what is stored, and what each answer of the SSO leads to."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+import accounts
+import database
+import tokens
+from database import utcnow
+from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoUnavailable
+from esi.sso import Identity
+from models import User
+from settings import KILLMAIL_SCOPE
+from tests.unit.fake_sso import SECRET, expire, log_in, pilot
+from tokens import NeedsLogin, TokenCipher, TokenUnavailable, UndecryptableToken, access_token
+
+#: Columns that a failed refresh must leave as they were.
+WHAT_A_LOGIN_STORED = [
+    "access_token",
+    "refresh_token",
+    "expires_at",
+    "scopes",
+    "token_version",
+    "needs_login_reason",
+    "next_sync_at",
+    "session_epoch",
+]
+
+
+def stored(user: User) -> dict[str, Any]:
+    row = User.get_by_id(user.id)
+    return {name: getattr(row, name) for name in WHAT_A_LOGIN_STORED}
+
+
+class TestCipher:
+    def test_round_trip_shows_nothing_in_between(self, cipher):
+        ciphertext = cipher.encrypt(SECRET)
+        assert SECRET not in ciphertext
+        assert cipher.decrypt(ciphertext) == SECRET
+
+    def test_old_keys_decrypt_and_the_first_encrypts(self):
+        old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+        rotated = TokenCipher([new, old])
+        assert rotated.decrypt(TokenCipher([old]).encrypt(SECRET)) == SECRET
+        assert TokenCipher([new]).decrypt(rotated.encrypt(SECRET)) == SECRET
+
+    @pytest.mark.parametrize("ciphertext", ["", "not fernet", SECRET, "ünïcode"])
+    def test_what_was_not_encrypted_with_our_keys_names_the_setting_and_shows_nothing(self, cipher, ciphertext):
+        with pytest.raises(UndecryptableToken, match="TOKEN_KEYS") as raised:
+            cipher.decrypt(ciphertext)
+        assert SECRET not in "".join(traceback.format_exception(raised.value))
+
+
+def test_a_live_token_costs_one_statement_and_no_call(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    statements: list[str] = []
+    any_db.query_hooks.append(lambda event: statements.append(event.sql))
+    token = access_token(user.id, sso, cipher)
+    assert token == cipher.decrypt(user.access_token)
+    assert len(statements) == 1
+    assert sso.calls == []
+
+
+@pytest.mark.parametrize(("left", "refreshes"), [(65, 0), (55, 1), (0, 1), (-3600, 1)])
+def test_a_token_is_refreshed_in_its_last_minute(any_db, sso, cipher, left, refreshes):
+    user = log_in(sso, cipher)
+    expire(user, timedelta(seconds=left))
+    access_token(user.id, sso, cipher)
+    assert len(sso.calls) == refreshes
+
+
+@pytest.mark.parametrize(("rotates", "most"), [(False, 3), (True, 4)])
+def test_a_refresh_stores_what_came_back(any_db, sso, cipher, rotates, most):
+    # Given a login whose access token has run out
+    user = log_in(sso, cipher)
+    before = stored(user)
+    expire(user)
+    sso.rotates = rotates
+    statements: list[str] = []
+    any_db.query_hooks.append(lambda event: statements.append(event.sql))
+    # When a token is asked for
+    token = access_token(user.id, sso, cipher)
+    # Then the new one is handed out and stored, within the promised number of statements
+    assert len(statements) <= most
+    after = User.get_by_id(user.id)
+    assert token == cipher.decrypt(after.access_token) != cipher.decrypt(before["access_token"])
+    assert after.token_version == before["token_version"] + 1
+    assert after.refresh_claimed_until is None
+    assert timedelta(minutes=19) < after.expires_at - utcnow() <= timedelta(minutes=20)
+    assert (cipher.decrypt(after.refresh_token) == cipher.decrypt(before["refresh_token"])) is not rotates
+    # And it goes on working: the stored refresh token is the one the SSO knows
+    expire(user)
+    assert access_token(user.id, sso, cipher) != token
+    assert after.next_sync_at == before["next_sync_at"]
+
+
+def test_every_refresh_encrypts_anew_with_the_first_key(any_db, sso):
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    user = log_in(sso, TokenCipher([old]))
+    expire(user)
+    access_token(user.id, sso, TokenCipher([new, old]))
+    assert access_token(user.id, sso, TokenCipher([new])).startswith("access-")
+    assert TokenCipher([new]).decrypt(User.get_by_id(user.id).refresh_token).startswith("refresh-")
+
+
+@pytest.mark.parametrize(
+    ("failure", "retry_after"),
+    [
+        (SsoUnavailable("token refresh: no answer"), tokens.OUTAGE_PAUSE),
+        (SsoUnavailable("token refresh: the SSO answered 429", retry_after=7.5), 7.5),
+        (SsoUnavailable("token refresh: the SSO answered 503", retry_after=0.0), 0.0),
+        (SsoConfiguration("token refresh: the SSO answered invalid_client"), tokens.FAULT_PAUSE),
+    ],
+)
+def test_an_sso_that_cannot_answer_disables_nobody(any_db, sso, cipher, failure: SsoError, retry_after):
+    user = log_in(sso, cipher)
+    expire(user)
+    before = stored(user)
+    sso.failure = failure
+    with pytest.raises(TokenUnavailable) as raised:
+        access_token(user.id, sso, cipher)
+    assert raised.value.retry_after == retry_after
+    assert stored(user) == before
+    # And when it is back, the very next call is served: the lease was given back
+    sso.failure = None
+    assert access_token(user.id, sso, cipher).startswith("access-")
+
+
+@pytest.mark.parametrize("failure", [SsoUnavailable("SSO keys: no answer"), SsoInvalidToken("expiry", "expired")])
+def test_a_rotated_refresh_token_is_kept_though_its_access_token_cannot_be_verified(any_db, sso, cipher, failure):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.rotates, sso.verify_failure = True, failure
+    with pytest.raises(TokenUnavailable):
+        access_token(user.id, sso, cipher)
+    sso.verify_failure = None
+    assert access_token(user.id, sso, cipher).startswith("access-")
+    assert accounts.token_state(User.get_by_id(user.id)) is accounts.TokenState.OK
+
+
+def test_a_refused_refresh_token_needs_a_login_and_is_not_tried_again(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.refuse(cipher.decrypt(user.refresh_token))
+    for _ in range(2):
+        with pytest.raises(NeedsLogin) as raised:
+            access_token(user.id, sso, cipher)
+        assert raised.value.reason == tokens.REFUSED
+    assert len(sso.calls) == 1
+    after = User.get_by_id(user.id)
+    assert after.needs_login_reason == tokens.REFUSED
+    assert after.next_sync_at is None
+    assert after.refresh_claimed_until is None
+
+
+def test_a_sold_character_is_signed_out_and_its_tokens_deleted(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.sell(cipher.decrypt(user.refresh_token), "owner-two")
+    with pytest.raises(NeedsLogin) as raised:
+        access_token(user.id, sso, cipher)
+    assert raised.value.reason == tokens.OWNER_CHANGED
+    after = User.get_by_id(user.id)
+    assert (after.access_token, after.refresh_token, after.expires_at, after.next_sync_at) == (None,) * 4
+    assert after.session_epoch != user.session_epoch
+    assert after.owner_hash == "owner-one"
+    assert accounts.token_state(after) is accounts.TokenState.NEEDS_LOGIN
+
+
+def test_another_characters_token_is_never_used(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    before = stored(user)
+    sso.answer_as(cipher.decrypt(user.refresh_token), pilot(character_id=90_000_666))
+    with pytest.raises(TokenUnavailable):
+        access_token(user.id, sso, cipher)
+    assert stored(user) == before
+
+
+def test_a_scope_lost_at_refresh_stops_syncing(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    refresh_token = cipher.decrypt(user.refresh_token)
+    sso.answer_as(refresh_token, pilot(scopes="publicData"))
+    with pytest.raises(NeedsLogin) as raised:
+        access_token(user.id, sso, cipher)
+    assert raised.value.reason == tokens.NO_SCOPE
+    after = User.get_by_id(user.id)
+    assert (after.scopes, after.next_sync_at, after.needs_login_reason) == ("publicData", None, None)
+    assert accounts.token_state(after) is accounts.TokenState.MISSING_SCOPE
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"refresh_token": None}, tokens.NO_REFRESH_TOKEN),
+        ({"scopes": "publicData"}, tokens.NO_SCOPE),
+        ({"scopes": f"{KILLMAIL_SCOPE}.other"}, tokens.NO_SCOPE),
+        ({"needs_login_reason": "because"}, "because"),
+    ],
+)
+def test_who_has_to_log_in_gets_no_token_though_one_is_live(any_db, sso, cipher, changes, reason):
+    user = log_in(sso, cipher)
+    User.update(**changes).where(User.id == user.id).execute()
+    with pytest.raises(NeedsLogin) as raised:
+        access_token(user.id, sso, cipher)
+    assert raised.value.reason == reason
+
+
+def test_an_unlinked_user_has_no_token(any_db, sso, cipher):
+    with pytest.raises(NeedsLogin):
+        access_token(4711, sso, cipher)
+
+
+@pytest.mark.parametrize("left", [timedelta(), timedelta(minutes=20)])
+def test_tokens_of_an_unknown_key_are_kept_as_they_are(any_db, sso, cipher, left):
+    user = log_in(sso, cipher)
+    expire(user, left)
+    before = stored(user)
+    with pytest.raises(UndecryptableToken):
+        access_token(user.id, sso, TokenCipher([Fernet.generate_key().decode()]))
+    assert stored(user) == before
+    assert sso.calls == []
+    # And with the key back everything is as it was
+    assert access_token(user.id, sso, cipher).startswith("access-")
+
+
+def test_a_forgotten_access_token_is_refreshed(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    refused = access_token(user.id, sso, cipher)
+    tokens.forget_access_token(user.id)
+    assert access_token(user.id, sso, cipher) != refused
+    assert len(sso.calls) == 1
+
+
+def test_the_sso_is_never_called_inside_a_transaction(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    inside: list[bool] = []
+    sso.meanwhile = lambda: inside.append(any_db.in_transaction())
+    expire(user)
+    with any_db.atomic(), pytest.raises(RuntimeError, match="transaction"):
+        access_token(user.id, sso, cipher)
+    access_token(user.id, sso, cipher)
+    assert inside == [False]
+
+
+@pytest.mark.parametrize("says_token", [True, False])
+def test_the_earlier_of_both_expiries_counts(sso, says_token):
+    issued = sso.login(pilot())
+    identity = sso.verify(issued.access_token)
+    early = utcnow() + timedelta(seconds=90)
+    if says_token:
+        identity = Identity(identity.character_id, identity.name, identity.owner_hash, identity.scopes, early)
+    else:
+        issued = type(issued)(issued.access_token, issued.refresh_token, 90)
+    assert abs(tokens.expiry(issued, identity) - early) < timedelta(seconds=5)
+
+
+def test_no_token_is_seen_in_errors_logs_or_the_database(any_db, sso, cipher, caplog, any_db_url):
+    """Every way a refresh can end, and then a look at everything that was written anywhere."""
+    caplog.set_level(logging.DEBUG)
+    texts: list[str] = []
+
+    def ask(user: User) -> None:
+        expire(user)
+        try:
+            access_token(user.id, sso, cipher)
+        except tokens.TokenError as error:
+            texts.extend([repr(error), "".join(traceback.format_exception(error))])
+
+    user = log_in(sso, cipher)
+    sso.rotates = True
+    ask(user)
+    sso.failure = SsoUnavailable("token refresh: no answer")
+    ask(user)
+    sso.failure = None
+    sso.verify_failure = SsoInvalidToken("signature", "the signature is wrong")
+    ask(user)
+    sso.verify_failure = None
+    sso.refuse(cipher.decrypt(User.get_by_id(user.id).refresh_token))
+    ask(user)
+    sold = log_in(sso, cipher, pilot(90_000_002))
+    sso.sell(cipher.decrypt(sold.refresh_token), "owner-two")
+    ask(sold)
+    accounts.unlink(log_in(sso, cipher, pilot(90_000_003)).id, sso, cipher)
+    assert len(texts) == 8
+    assert SECRET not in "".join(texts)
+    assert SECRET not in caplog.text
+    assert SECRET not in _everything_stored(any_db_url)
+
+
+def _everything_stored(url: str) -> str:
+    """All of the database that a thief would find: the file and its log, or every row."""
+    if database.is_sqlite():
+        database.db.execute_sql("PRAGMA wal_checkpoint(FULL)")
+        found = Path(url.removeprefix("sqlite:///")).read_bytes().decode("latin-1")
+        assert "owner-one" in found  # else this looks at the wrong file
+        return found
+    return repr(list(User.select().dicts()))

@@ -1,0 +1,234 @@
+"""tokens.py, several callers at a time: one refresh, and the newest login wins whoever is late."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import accounts
+from database import db, utcnow
+from esi.errors import SsoUnavailable
+from models import User
+from tests.unit.fake_sso import InterruptedCipher, expire, log_in, pilot
+from tokens import LEASE, NOT_LINKED, REFUSED, NeedsLogin, TokenUnavailable, access_token
+
+#: Seconds any wait in here may take before the test fails.
+LIMIT = 20.0
+
+
+def in_own_connection(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a worker's thread does: one connection for one piece of work."""
+    with db.connection_context():
+        return function(*args, **kwargs)
+
+
+def in_another_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(in_own_connection, function, *args, **kwargs).result(LIMIT)
+
+
+def test_eight_at_once_make_one_refresh_and_get_one_token(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    start = threading.Barrier(8)
+    all_asked = threading.Event()
+    sso.rotates = True
+    sso.meanwhile = lambda: wait_for(all_asked)  # the SSO answers when everybody has had time to come
+
+    def ask() -> str:
+        start.wait(LIMIT)
+        return str(access_token(user.id, sso, cipher, wait_seconds=LIMIT))
+
+    with ThreadPoolExecutor(8) as pool:
+        askers: list[Future[str]] = [pool.submit(in_own_connection, ask) for _ in range(8)]
+        threading.Timer(0.3, all_asked.set).start()
+        answers = {asker.result(LIMIT) for asker in askers}
+    assert len(sso.calls) == 1
+    assert answers == {cipher.decrypt(User.get_by_id(user.id).access_token)}
+
+
+def test_a_refresh_that_ended_between_the_look_and_the_claim_is_not_repeated(any_db, sso, cipher, token_key):
+    user = log_in(sso, cipher)
+    expire(user)
+    late = InterruptedCipher(token_key, lambda: in_another_thread(access_token, user.id, sso, cipher))
+    token = access_token(user.id, sso, late)
+    assert token == cipher.decrypt(User.get_by_id(user.id).access_token)
+    assert len(sso.calls) == 1
+
+
+def test_eight_at_once_during_an_outage_ask_once_and_all_hear_of_it(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    all_asked = threading.Event()
+    sso.meanwhile = lambda: wait_for(all_asked)
+    sso.failure = SsoUnavailable("token refresh: no answer")
+    with ThreadPoolExecutor(8) as pool:
+        askers = [
+            pool.submit(in_own_connection, access_token, user.id, sso, cipher, wait_seconds=LIMIT) for _ in range(8)
+        ]
+        threading.Timer(0.3, all_asked.set).start()
+        failures = [asker.exception(LIMIT) for asker in askers]
+    assert all(isinstance(failure, TokenUnavailable) for failure in failures)
+    assert len(sso.calls) == 1
+
+
+def test_a_login_during_a_refresh_wins(any_db, sso, cipher):
+    # Given a refresh that is waiting for the SSO
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.rotates = True
+    # When the pilot logs in meanwhile
+    sso.meanwhile = lambda: in_another_thread(log_in, sso, cipher)
+    token = access_token(user.id, sso, cipher)
+    # Then the login's tokens are what is stored and handed out
+    after = User.get_by_id(user.id)
+    assert after.token_version == user.token_version + 1
+    assert token == cipher.decrypt(after.access_token)
+    assert sso.verify(token).owner_hash == "owner-one"
+    # And its refresh token is the one in use
+    sso.meanwhile = lambda: None
+    expire(user)
+    access_token(user.id, sso, cipher)
+    assert sso.calls[-1] == cipher.decrypt(after.refresh_token)
+
+
+def test_a_login_during_a_refresh_that_is_refused_wins(any_db, sso, cipher):
+    """A login with other scopes kills the earlier refresh token: its refusal says nothing about the new one."""
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.refuse(cipher.decrypt(user.refresh_token))
+    sso.meanwhile = lambda: in_another_thread(log_in, sso, cipher)
+    token = access_token(user.id, sso, cipher)
+    after = User.get_by_id(user.id)
+    assert token == cipher.decrypt(after.access_token)
+    assert accounts.token_state(after) is accounts.TokenState.OK
+    assert after.next_sync_at is not None
+
+
+def test_being_refused_a_token_that_another_process_has_rotated_marks_nobody(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.rotates = True
+
+    def rotated_elsewhere() -> None:
+        fresh = sso.login(pilot()).refresh_token
+        User.update(refresh_token=cipher.encrypt(str(fresh))).where(User.id == user.id).execute()
+        sso.meanwhile = lambda: None
+
+    sso.refuse(cipher.decrypt(user.refresh_token))
+    sso.meanwhile = lambda: in_another_thread(rotated_elsewhere)
+    with pytest.raises(TokenUnavailable):
+        access_token(user.id, sso, cipher)
+    after = User.get_by_id(user.id)
+    assert accounts.token_state(after) is accounts.TokenState.OK
+    assert after.next_sync_at is not None
+    # And the rotated token serves the next call
+    assert access_token(user.id, sso, cipher).startswith("access-")
+
+
+def test_the_new_owners_login_during_a_refresh_wins(any_db, sso, cipher):
+    """The former owner's row is gone when the refresh comes back: it stores nothing and gives out nothing."""
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.sell(cipher.decrypt(user.refresh_token), "owner-two")
+    sso.meanwhile = lambda: in_another_thread(log_in, sso, cipher, pilot(owner_hash="owner-two"))
+    with pytest.raises(NeedsLogin) as raised:
+        access_token(user.id, sso, cipher)
+    assert raised.value.reason == NOT_LINKED
+    (newcomer,) = User.select()
+    assert newcomer.owner_hash == "owner-two"
+    assert accounts.token_state(newcomer) is accounts.TokenState.OK
+    assert newcomer.session_epoch != user.session_epoch
+
+
+def test_a_reused_id_is_not_mistaken_for_the_user_who_left(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+
+    def another_takes_the_id() -> None:
+        accounts.unlink(user.id, sso, cipher)
+        log_in(sso, cipher, pilot(90_000_002))
+        User.update(id=user.id).execute()  # what SQLite does by itself
+
+    sso.meanwhile = lambda: in_another_thread(another_takes_the_id)
+    with pytest.raises(NeedsLogin):
+        access_token(user.id, sso, cipher)
+    newcomer = User.get()
+    assert sso.verify(cipher.decrypt(newcomer.access_token)).character_id == 90_000_002
+    assert sso.verify(access_token(user.id, sso, cipher)).character_id == 90_000_002
+
+
+def test_a_lease_that_is_held_is_waited_for_only_so_long(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    User.update(refresh_claimed_until=utcnow() + LEASE).execute()
+    with pytest.raises(TokenUnavailable) as raised:
+        access_token(user.id, sso, cipher, wait_seconds=0)
+    assert sso.calls == []
+    assert 20 < raised.value.retry_after <= LEASE.total_seconds()
+
+
+def test_who_overran_its_lease_and_failed_does_not_give_back_anothers(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    others = utcnow() + timedelta(minutes=7)
+    sso.meanwhile = lambda: User.update(refresh_claimed_until=others).execute()
+    sso.failure = SsoUnavailable("token refresh: no answer")
+    with pytest.raises(TokenUnavailable):
+        access_token(user.id, sso, cipher)
+    assert User.get_by_id(user.id).refresh_claimed_until == others
+
+
+def test_the_lease_of_a_process_that_died_runs_out(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    User.update(refresh_claimed_until=utcnow() - timedelta(milliseconds=1)).execute()
+    assert access_token(user.id, sso, cipher).startswith("access-")
+    assert len(sso.calls) == 1
+
+
+def test_a_process_killed_after_the_answer_does_not_lose_a_token_that_was_not_rotated(any_db, sso, cipher):
+    class Killed(BaseException):
+        pass
+
+    def die() -> None:
+        raise Killed
+
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.meanwhile = die
+    with pytest.raises(Killed):
+        access_token(user.id, sso, cipher)
+    sso.meanwhile = lambda: None
+    assert access_token(user.id, sso, cipher).startswith("access-")
+
+
+def test_who_overran_its_lease_heals_the_refusal_it_caused(any_db, sso, cipher):
+    """A slow process used up the rotating token; the next one is refused for it; the slow answer is the truth."""
+    user = log_in(sso, cipher)
+    expire(user)
+    calls = iter([True])
+
+    def overrun() -> None:
+        if next(calls, False):  # only the slow process's call
+            User.update(refresh_claimed_until=utcnow() - timedelta(seconds=1)).execute()
+            sso.refuse(sso.calls[0])
+            with pytest.raises(NeedsLogin):
+                in_another_thread(access_token, user.id, sso, cipher)
+            assert User.get_by_id(user.id).needs_login_reason == REFUSED
+
+    sso.meanwhile = overrun
+    token = access_token(user.id, sso, cipher)
+    after = User.get_by_id(user.id)
+    assert token == cipher.decrypt(after.access_token)
+    assert accounts.token_state(after) is accounts.TokenState.OK
+    assert after.next_sync_at is not None
+
+
+def wait_for(event: threading.Event) -> None:
+    assert event.wait(LIMIT)

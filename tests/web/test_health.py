@@ -1,0 +1,66 @@
+"""What monitors ask: alive, able to work, and how much there is to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask import Flask
+from flask.testing import FlaskClient
+from peewee import Database
+
+import database
+from tests.web_app import FakeBackend, make_killmail, make_sync, make_user, name, wait_for_killmail
+
+
+def test_healthz_needs_nothing(client: FlaskClient, backend: FakeBackend) -> None:
+    backend.broker_error = ConnectionError("down")
+    assert client.get("/healthz").json == {"status": "ok"}
+
+
+def test_readyz(client: FlaskClient) -> None:
+    response = client.get("/readyz")
+    assert (response.status_code, response.json) == (200, {"status": "ok", "database": "ok", "broker": "ok"})
+
+
+def test_readyz_names_the_broker(client: FlaskClient, backend: FakeBackend) -> None:
+    backend.broker_error = RuntimeError("amqp://user:password@host does not answer")
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json == {"status": "unavailable", "database": "ok", "broker": "unreachable"}
+
+
+def test_readyz_names_the_database(client: FlaskClient, sqlite_db: Database, tmp_path: Path) -> None:
+    database.connect(f"sqlite:///{tmp_path / 'empty.db'}")  # no schema in it
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json == {"status": "unavailable", "database": "unreachable", "broker": "ok"}
+
+
+def test_metrics_count_and_name_nobody(client: FlaskClient, app: Flask) -> None:
+    user = make_user(character_name="Somebody")
+    make_user(90_000_002, needs_login_reason="refused", next_sync_at=None)
+    make_killmail(4242, user)
+    sync = make_sync(user.id, state="FETCHING")
+    wait_for_killmail(sync, 777_777)
+    name(1234, "Nobody")
+    text = client.get("/metrics").text
+    assert "killmail_sync_killmails_stored 1.0" in text
+    assert 'killmail_sync_ledger_rows{state="pending"} 1.0' in text
+    assert 'killmail_sync_syncs_active{state="FETCHING"} 1.0' in text
+    assert 'killmail_sync_users{token_state="ok"} 1.0' in text
+    assert 'killmail_sync_users{token_state="needs_login"} 1.0' in text
+    assert 'killmail_sync_queue_messages{kind="ready",queue="esi_killmail_details_queue"} 7.0' in text
+    assert not any(secret in text for secret in ("Somebody", "4242", "777777", "90000001", "Nobody"))
+
+
+def test_metrics_go_on_without_the_broker(client: FlaskClient, backend: FakeBackend) -> None:
+    backend.broker_error = ConnectionError("down")
+    text = client.get("/metrics").text
+    assert "killmail_sync_killmails_stored 0.0" in text
+    assert "queue_messages" not in text
+
+
+def test_metrics_count_once_in_a_while(client: FlaskClient, backend: FakeBackend) -> None:
+    client.get("/metrics")
+    client.get("/metrics")
+    assert backend.counted == 1

@@ -1,0 +1,281 @@
+"""The list, its filters and its files, and one killmail: mine, all of it, and nobody else's."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+import database
+import prices
+from api import killmails
+from api.killmail_views import EVERYTHING
+from killmails import parse_killmail
+from ledger import storing
+from models import User
+from settings import ROOT
+from tests.web_app import link, make_killmail, make_user, name
+from web import export
+from web.raw import esi_form
+
+FIXTURES = sorted((ROOT / "tests" / "fixtures" / "killmails").glob("*.json"))
+REAL = sorted((ROOT.parent / "shared" / "esi" / "killmails").glob("*.json"))
+HOSTILE = "<script>alert(1)</script>\u202e\"'&"
+PATHS = (
+    "/killmails",
+    "/killmails/1",
+    "/killmails/1.json",
+    "/killmails/export.csv",
+    "/killmails/export.json",
+    "/pictures",
+)
+
+
+@pytest.fixture
+def viewer(sign_in: Callable[[User], None], client: FlaskClient) -> User:
+    user = make_user()
+    sign_in(user)
+    return user
+
+
+def shown(client: FlaskClient, path: str) -> list[int]:
+    response = client.get(path)
+    assert response.status_code == 200
+    return [int(each) for each in re.findall(r'<li class="killmail" data-id="(\d+)"', response.text)]
+
+
+def stored(body: dict[str, Any], viewer: User) -> int:
+    """A killmail of ESI's in the viewer's list; its id."""
+    killmail = parse_killmail(body)
+    storing.store(killmail, str(body.get("killmail_hash") or f"{killmail.killmail_id:040x}"))
+    link(viewer, killmail.killmail_id)
+    return killmail.killmail_id
+
+
+class TestFilters:
+    @pytest.fixture(autouse=True)
+    def _killmails(self, viewer: User) -> None:
+        make_killmail(1, viewer, victim_id=None, solar_system_id=31_000_001)
+        make_killmail(2, viewer, victim_id=viewer.character_id)
+        make_killmail(3, viewer, attackers=3)
+        make_killmail(4, viewer, is_npc=True)
+        make_killmail(5, viewer, ship_type_id=670)
+        database.execute("UPDATE killmails SET killmail_time = '2026-11-20 23:59:59' WHERE killmail_id = 5")
+        for entity_id, text, category in ((670, "Capsule", "inventory_type"), (31_000_001, "J100001", "solar_system")):
+            name(entity_id, text)
+            database.execute("UPDATE names SET category = ? WHERE id = ?", (category, entity_id))
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            ("", [5, 4, 3, 2, 1]),
+            ("side=loss", [2]),
+            ("side=kill", [5, 4, 3, 1]),
+            ("solo=1", [5, 4, 2, 1]),
+            ("npc=1", [4]),
+            ("ship=670", [5]),
+            ("ship=capsule", [5]),
+            ("ship=+Capsule+", [5]),
+            ("system=j100001", [1]),
+            ("from=2026-11-20&to=2026-11-20", [5]),
+            ("to=2026-11-19", [4, 3, 2, 1]),
+            ("to=9999-12-31", [5, 4, 3, 2, 1]),
+            ("side=kill&solo=1&npc=", [5, 4, 1]),
+            ("unknown=x", [5, 4, 3, 2, 1]),
+        ],
+    )
+    def test_what_the_address_asks_for(self, client: FlaskClient, query: str, expected: list[int]) -> None:
+        assert shown(client, f"/killmails?{query}") == expected
+        exported = client.get(f"/killmails/export.json?{query}").get_json()
+        assert [each["killmail_id"] for each in exported] == expected
+        rows = list(csv.DictReader(client.get(f"/killmails/export.csv?{query}").text.splitlines()))
+        assert [int(row["killmail_id"]) for row in rows] == expected
+
+    @pytest.mark.parametrize(
+        "query",
+        ["side=both", "ship=J100001", "ship=nothing", "ship=0", "system=-1", "from=yesterday", "to=2026-13-01",
+         "ship=9223372036854775808", "system=%00", "ship=%F0%9F%9A%80", "from=2026-11-20T00:00"],
+    )  # fmt: skip
+    def test_what_is_not_understood_chooses_nothing_and_is_told(self, client: FlaskClient, query: str) -> None:
+        response = client.get(f"/killmails?{query}")
+        assert response.status_code == 200
+        assert 'role="alert"' in response.text
+        assert '<li class="killmail"' not in response.text
+        assert client.get(f"/killmails/export.csv?{query}").status_code == 400
+        assert client.get(f"/killmails/export.json?{query}").status_code == 400
+
+    def test_what_was_typed_stays_text(self, client: FlaskClient) -> None:
+        text = client.get("/killmails", query_string={"ship": HOSTILE}).text
+        assert "<script>alert" not in text
+        assert "&lt;script&gt;alert(1)" in text
+
+
+def test_pages_cover_everything_once_there_and_back(
+    client: FlaskClient, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from web import killmails as pages
+
+    monkeypatch.setattr(pages, "PAGE", 3)
+    for killmail_id in range(1, 9):
+        make_killmail(killmail_id, viewer)
+
+    def follow(text: str, rel: str) -> str:
+        match = re.search(rf'<a rel="{rel}" href="([^"]+)"', text)
+        return match[1].replace("&amp;", "&") if match else ""
+
+    there, back, path = [], [], "/killmails?side=kill"
+    while path:
+        there.append(shown(client, path))
+        last, path = path, follow(client.get(path).text, "next")
+    assert there == [[8, 7, 6], [5, 4, 3], [2, 1]]
+    while last:
+        back.append(shown(client, last))
+        last = follow(client.get(last).text, "prev")
+    assert back == there[::-1]
+
+
+@pytest.mark.parametrize("query", ["before=x", "newer=x", "before=", "newer=c3luYzox", "before=a2lsbG1haWw6MA"])
+def test_a_made_up_page_is_refused(client: FlaskClient, viewer: User, query: str) -> None:
+    assert client.get(f"/killmails?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_signed_out_nothing_is_there(client: FlaskClient, path: str) -> None:
+    make_killmail(1, make_user())
+    response = client.get(path)
+    assert (response.status_code, response.headers["Location"]) == (302, "/")
+
+
+def test_others_killmails_are_as_little_there_as_none(client: FlaskClient, viewer: User) -> None:
+    # Given a killmail in another's list, with the viewer among the attackers
+    viewer.character_id = 96_000_001
+    viewer.save()
+    make_killmail(1, make_user(96_000_000), attackers=2)
+    # Then its page is that of one that does not exist
+    for suffix in ("", ".json"):
+        theirs, none = client.get(f"/killmails/1{suffix}"), client.get(f"/killmails/77{suffix}")
+        assert (theirs.status_code, theirs.text) == (none.status_code, none.text) == (404, none.text)
+    assert shown(client, "/killmails") == []
+    assert client.get("/killmails/export.json").get_json() == []
+    assert len(client.get("/killmails/export.csv").text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/killmails/0", "/killmails/9223372036854775808", "/killmails/-1", "/killmails/x.json"]
+)
+def test_impossible_ids(client: FlaskClient, viewer: User, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_one_killmail_shows_all_its_parts(client: FlaskClient, viewer: User) -> None:
+    make_killmail(1000, viewer, victim_id=viewer.character_id, attackers=3, solar_system_id=31_000_001)
+    name(587, "Rifter")
+    name(96_000_002, HOSTILE)
+    text = client.get("/killmails/1000").text
+    assert "<bdi>Rifter</bdi>" in text
+    assert f"<bdi>{viewer.character_name}</bdi>" in text, "one's own name is known at once"
+    assert text.count("<bdi>&lt;script&gt;alert(1)&lt;/script&gt;") == 2  # final blow, and in the list
+    assert 'data-name-of="96000000"' in text
+    assert '<span class="security null">' in text
+    assert "4,000,000,000" in text
+    assert "Cargo" in text
+    assert "5,000,000,000" in text
+    assert text.count("Final blow</span>") == 1
+    assert "Market prices are being fetched" in text
+    assert prices.wanted(), "a look has them fetched"
+
+
+def test_the_value_tells_what_has_no_price(client: FlaskClient, viewer: User) -> None:
+    make_killmail(1, viewer)
+    prices.ask()
+    prices.save({587: 1_000_000.0, 34: 2.0})
+    text = client.get("/killmails/1").text
+    assert "10.00 B ISK" in text
+    assert "1.00 M ISK" in text
+    assert "2 items have no price" in text
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+def test_every_kind_of_killmail_has_a_page_and_comes_back_as_it_was(
+    client: FlaskClient, viewer: User, path: Path
+) -> None:
+    body = json.loads(path.read_text())
+    killmail_id = stored(body, viewer)
+    assert client.get(f"/killmails/{killmail_id}").status_code == 200
+    assert shown(client, "/killmails") == [killmail_id]
+    raw = client.get(f"/killmails/{killmail_id}.json")
+    assert raw.headers["Content-Disposition"] == f'attachment; filename="killmail-{killmail_id}.json"'
+    assert parse_killmail(raw.get_json()) == parse_killmail(body)
+    assert client.get("/killmails/export.json").get_json() == [raw.get_json()]
+
+
+@pytest.mark.skipif(not REAL, reason="the real killmails are not here: ../shared/esi/killmails")
+def test_real_killmails_come_back_as_they_were(client: FlaskClient, viewer: User) -> None:
+    bodies = [json.loads(path.read_text()) for path in REAL]
+    ids = [stored(body, viewer) for body in bodies]
+    for body, view in zip(bodies, killmails.load(ids, EVERYTHING), strict=True):
+        form = esi_form(view)
+        assert parse_killmail(form) == parse_killmail(body)
+        assert form["killmail_hash"] == body["killmail_hash"]
+    largest = max(bodies, key=lambda body: len(body["attackers"]))
+    text = client.get(f"/killmails/{largest['killmail_id']}").text
+    assert "3,753 attackers" in text
+    assert len(text) < 100 * 1024
+
+
+class TestExport:
+    def test_pieces_make_a_whole(self, viewer: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(export, "ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(export, "WHOLE_AT_ONCE", 2)
+        for killmail_id in range(1, 6):
+            make_killmail(killmail_id, viewer)
+        database.db.close()
+        pieces = export.as_json(viewer, killmails.Filter())
+        text = next(pieces)
+        assert database.db.is_closed(), "a slow reader holds no connection"
+        text += "".join(pieces)
+        assert [each["killmail_id"] for each in json.loads(text)] == [5, 4, 3, 2, 1]
+        rows = list(csv.DictReader("".join(export.as_csv(viewer, killmails.Filter())).splitlines()))
+        assert [row["killmail_id"] for row in rows] == ["5", "4", "3", "2", "1"]
+
+    def test_what_is_deleted_meanwhile_ends_it(self, viewer: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(export, "WHOLE_AT_ONCE", 2)
+        for killmail_id in range(1, 6):
+            make_killmail(killmail_id, viewer)
+        pieces = export.as_json(viewer, killmails.Filter())
+        text = next(pieces)
+        database.execute("DELETE FROM user_killmails")
+        assert len(json.loads(text + "".join(pieces))) == 2
+
+    def test_nothing_is_an_empty_list(self, client: FlaskClient, viewer: User) -> None:
+        assert client.get("/killmails/export.json").get_json() == []
+
+    @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("x","y")'])
+    def test_a_formula_is_no_formula(self, client: FlaskClient, viewer: User, text: str) -> None:
+        make_killmail(1, viewer)
+        name(587, text)
+        (row,) = csv.DictReader(client.get("/killmails/export.csv").text.splitlines(keepends=True))
+        assert row["ship"] == f"'{text}"
+
+    @pytest.mark.parametrize("text", ["Rifter", "'Augoror'", "1DQ1-A", "a=b", "", 'ж, "ж"\nж'])
+    def test_anything_else_is_as_it_was(self, text: str) -> None:
+        assert export.cell(text) == text
+        assert export.cell(-5) == -5
+
+    def test_it_is_a_download_that_is_not_kept(self, client: FlaskClient, viewer: User) -> None:
+        for kind, content_type in (("csv", "text/csv; charset=utf-8"), ("json", "application/json")):
+            headers = client.get(f"/killmails/export.{kind}").headers
+            assert headers["Content-Type"] == content_type
+            assert headers["Content-Disposition"] == f'attachment; filename="killmails.{kind}"'
+            assert headers["Cache-Control"] == "no-store"
+        assert client.get("/killmails/export.xml").status_code == 404
+
+    def test_a_flood_of_exports_is_refused(self, client: FlaskClient, viewer: User) -> None:
+        assert {client.get("/killmails/export.csv").status_code for _ in range(20)} == {200}
+        assert client.get("/killmails/export.csv").status_code == 429

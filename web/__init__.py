@@ -1,0 +1,1 @@
+"""The web pages: login, dashboard, health, metrics. Plain HTML that works without scripts; live updates are added."""

@@ -1,0 +1,44 @@
+"""The login's two addresses, and the way out. The flow itself is `api/login.py`."""
+
+from __future__ import annotations
+
+from flask import Blueprint, redirect, request, url_for
+from werkzeug.wrappers import Response
+
+from api import login, system
+from api.callers import LOGIN_LIMIT, limiter
+from api.session import sign_out
+from web.errors import message_page
+from web.security import require_form_token
+
+blueprint = Blueprint("auth", __name__)
+
+
+@blueprint.get("/login")
+@limiter.limit(LOGIN_LIMIT)
+def begin() -> Response:
+    try:
+        return redirect(login.begin(system.current()).url)
+    except login.LoginUnavailableError as error:
+        return message_page(503, "Logging in does not work now", str(error))
+
+
+@blueprint.get("/auth/callback")
+@limiter.limit(LOGIN_LIMIT)
+def callback() -> Response:
+    if "error" in request.args:
+        return message_page(400, "Login cancelled", "EVE SSO says the login was cancelled. Nothing has changed.")
+    try:
+        login.finish(system.current(), request.args.get("code", ""), request.args.get("state", ""))
+    except login.LoginRefusedError as error:
+        return message_page(400, "This login could not be finished", str(error))
+    except login.LoginUnavailableError as error:
+        return message_page(503, "Logging in does not work now", str(error))
+    return redirect(url_for("pages.index"))
+
+
+@blueprint.post("/logout")
+def logout() -> Response:
+    require_form_token()
+    sign_out()
+    return redirect(url_for("pages.index"))

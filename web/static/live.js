@@ -1,0 +1,143 @@
+// graphql-transport-ws for one page: a socket that comes back, and subscriptions that go on where they were.
+// The protocol: https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
+
+const PROTOCOL = "graphql-transport-ws";
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 30_000;
+// A connection may be dead without anybody saying so: ask, and give the answer some time.
+const PING_MS = 15_000;
+const PATIENCE_MS = 10_000;
+// Closed for good: we speak wrongly, or the session is over.
+const FINAL_CODES = new Set([4400, 4401, 4403, 4406]);
+
+export class Live {
+  // `onState` gets "live", "catching up", "reconnecting" or "signed out". `catchUp` is awaited before "live" whenever
+  // the connection was away.
+  constructor({ onState = () => {}, catchUp = async () => {} } = {}) {
+    this.onState = onState;
+    this.catchUp = catchUp;
+    this.operations = new Map();
+    this.lastId = 0;
+    this.pause = FIRST_PAUSE_MS;
+    this.acknowledged = false;
+    this.wasLive = false;
+    addEventListener("online", () => this.connectNow());
+    document.addEventListener("visibilitychange", () => document.hidden || this.connectNow());
+  }
+
+  // `variables` is a function: asked anew at every connection, so that a subscription can say where it stopped.
+  subscribe(query, variables, onData) {
+    return this.start({ query, variables, onData, lasting: true });
+  }
+
+  // One answer; rejects when the connection goes away first.
+  ask(query, variables = {}) {
+    return new Promise((resolve, reject) => {
+      this.start({ query, variables: () => variables, onData: resolve, onEnd: reject, lasting: false });
+    });
+  }
+
+  stop(id) {
+    if (this.operations.delete(id) && this.acknowledged) this.send({ id, type: "complete" });
+  }
+
+  connect() {
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(`${scheme}//${location.host}/graphql`, PROTOCOL);
+    this.socket = socket;
+    socket.addEventListener("open", () => this.send({ type: "connection_init" }));
+    socket.addEventListener("message", (event) => this.socket === socket && this.receive(JSON.parse(event.data)));
+    socket.addEventListener("close", (event) => this.socket === socket && this.closed(event.code));
+  }
+
+  connectNow() {
+    if (this.retry === undefined) return;
+    clearTimeout(this.retry);
+    this.retry = undefined;
+    this.connect();
+  }
+
+  start(operation) {
+    const id = String(++this.lastId);
+    this.operations.set(id, operation);
+    if (this.acknowledged) this.sendOperation(id, operation);
+    return id;
+  }
+
+  send(message) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  sendOperation(id, { query, variables }) {
+    this.send({ id, type: "subscribe", payload: { query, variables: variables() } });
+  }
+
+  receive(message) {
+    clearTimeout(this.silence);
+    const operation = this.operations.get(message.id);
+    switch (message.type) {
+      case "connection_ack":
+        this.opened();
+        break;
+      case "ping":
+        this.send({ type: "pong" });
+        break;
+      case "next":
+        if (message.payload.data) operation?.onData(message.payload.data);
+        break;
+      case "error":
+        console.warn("refused", message.payload);
+        this.end(message.id);
+        break;
+      case "complete":
+        this.end(message.id);
+        break;
+    }
+  }
+
+  async opened() {
+    this.acknowledged = true;
+    this.pause = FIRST_PAUSE_MS;
+    this.operations.forEach((operation, id) => this.sendOperation(id, operation));
+    this.heart = setInterval(() => this.beat(), PING_MS);
+    const socket = this.socket;
+    if (this.wasLive) {
+      this.onState("catching up");
+      await this.catchUp().catch(() => {});
+      if (this.socket !== socket || !this.acknowledged) return;
+    }
+    this.wasLive = true;
+    this.onState("live");
+  }
+
+  beat() {
+    this.send({ type: "ping" });
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => {
+      this.socket.close();
+      this.closed();
+    }, PATIENCE_MS);
+  }
+
+  closed(code) {
+    this.socket = undefined;
+    this.acknowledged = false;
+    clearInterval(this.heart);
+    clearTimeout(this.silence);
+    for (const [id, { lasting }] of [...this.operations]) if (!lasting) this.end(id);
+    if (FINAL_CODES.has(code)) {
+      this.onState("signed out");
+      return;
+    }
+    this.onState("reconnecting");
+    // Spread out, so that a restarted server is not met by everybody at once.
+    this.retry = setTimeout(() => this.connectNow(), this.pause * (0.5 + Math.random()));
+    this.pause = Math.min(this.pause * 2, LONGEST_PAUSE_MS);
+  }
+
+  end(id) {
+    const operation = this.operations.get(id);
+    this.operations.delete(id);
+    operation?.onEnd?.(new Error("the connection ended"));
+  }
+}

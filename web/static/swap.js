@@ -1,0 +1,23 @@
+// Parts of this page, made anew by the server and put in the place of the old ones. Our own pages only: what came from
+// strangers is escaped there.
+
+export async function swap(...ids) {
+  const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+  if (!response.ok) return;
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  for (const id of ids) {
+    const [old, fresh] = [document.getElementById(id), page.getElementById(id)];
+    if (old && fresh) replace(old, document.adoptNode(fresh));
+  }
+}
+
+// What was open stays open, and who was at some place in it stays there.
+function replace(old, fresh) {
+  const details = fresh.querySelectorAll("details");
+  old.querySelectorAll("details").forEach((each, index) => details[index] && (details[index].open = each.open));
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  old.replaceWith(fresh);
+  if (!focused) return;
+  const again = focused.id ? document.getElementById(focused.id) : null;
+  (again && !again.disabled ? again : fresh).focus();
+}

@@ -1,0 +1,87 @@
+// The sync as it goes on: steps, bar, counts, what it waits for; and the buttons, without leaving the page.
+
+import { swap } from "./swap.js";
+
+export const SYNC_PROGRESS = `subscription { syncProgress {
+  id phase summary progress found saved skipped failed pending waitingFor waitingUntil error finishedAt
+} }`;
+
+const SYNC_NOW = "mutation ($full: Boolean!) { syncMyKillmails(full: $full) { message } }";
+// What the end of a sync changes on the page.
+const CHANGED_BY_THE_END = ["pilot", "actions", "history", "picture"];
+
+const byId = (id) => document.getElementById(id);
+
+export class SyncPanel {
+  constructor(announce) {
+    this.announce = announce;
+    this.panel = byId("sync");
+    this.panel.addEventListener("submit", (event) => this.submit(event));
+    this.awaitCoolDown();
+  }
+
+  show(sync) {
+    const { id, phase } = this.panel.dataset;
+    if (phase !== sync.phase || id !== sync.id) {
+      this.panel.dataset.phase = sync.phase;
+      this.panel.dataset.id = sync.id;
+      this.showStep(sync.phase);
+      this.announce(sync.summary);
+      if (sync.finishedAt) this.refresh(CHANGED_BY_THE_END);
+    }
+    byId("sync-summary").textContent = sync.summary;
+    this.showBar(sync);
+    for (const place of this.panel.querySelectorAll("[data-count]")) {
+      place.textContent = sync[place.dataset.count].toLocaleString("en");
+    }
+    const until = sync.waitingUntil?.slice(11, 16);
+    say(byId("sync-waiting"), sync.waitingFor ? `${sync.waitingFor}, goes on at ${until}` : "");
+    say(byId("sync-error"), sync.error ?? "");
+  }
+
+  showStep(phase) {
+    for (const step of this.panel.querySelectorAll("[data-step]")) {
+      if (step.dataset.step === phase) step.setAttribute("aria-current", "step");
+      else step.removeAttribute("aria-current");
+    }
+  }
+
+  showBar(sync) {
+    const bar = byId("sync-bar");
+    if (sync.progress !== null) bar.value = sync.progress;
+    else if (sync.finishedAt) bar.value = 0;
+    else bar.removeAttribute("value");
+  }
+
+  async refresh(parts) {
+    await swap(...parts);
+    this.awaitCoolDown();
+  }
+
+  // The buttons come back by themselves.
+  awaitCoolDown() {
+    clearTimeout(this.coolDown);
+    const ends = byId("actions").querySelector("time");
+    if (!ends) return;
+    const left = Math.max(0, Date.parse(ends.dateTime) - Date.now());
+    this.coolDown = setTimeout(() => this.refresh(["actions"]), left + 1000);
+  }
+
+  async submit(event) {
+    event.preventDefault();
+    const full = event.submitter?.id === "sync-full";
+    const response = await fetch("/graphql", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ query: SYNC_NOW, variables: { full } }),
+    }).catch(() => undefined);
+    const { data, errors } = (await response?.json().catch(() => undefined)) ?? {};
+    const message = data?.syncMyKillmails?.message ?? errors?.[0]?.message;
+    byId("message").textContent = message ?? "That did not get through. Please try again.";
+  }
+}
+
+function say(place, text) {
+  place.textContent = text;
+  place.hidden = !text;
+}
