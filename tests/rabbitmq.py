@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 from functools import cache
 from urllib.parse import urlsplit, urlunsplit
 
@@ -62,6 +63,25 @@ def clear_queues() -> None:
     finally:
         if connection.is_open:
             connection.close()
+
+
+def put(queue: str, body: bytes, seconds: float = 30.0) -> None:
+    """Into one of our queues, once somebody has declared it: until then RabbitMQ would drop it without a word."""
+    deadline = time.monotonic() + seconds
+    connection = pika.BlockingConnection(pika.URLParameters(address()))
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        while True:
+            try:
+                channel.basic_publish("", queue, body, mandatory=True)
+                return
+            except pika.exceptions.UnroutableError:
+                if time.monotonic() > deadline:
+                    raise
+                connection.sleep(0.1)
+    finally:
+        connection.close()
 
 
 def _control(*arguments: str) -> bool:

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import pika
 import pytest
 
 from actors import queues
 from tests.acceptance.cluster import Cluster
-from tests.acceptance.conftest import RABBITMQ, services
+from tests.acceptance.conftest import services
 from tests.acceptance.processes import wait_until
+from tests.rabbitmq import put
 
 SIMULATOR = ("--pilots", "1", "--killmails-count", "5", "--cache-seconds", "0")
 
@@ -27,8 +27,8 @@ def system(tmp_path: Path, both_services: None) -> Iterator[Cluster]:
 
 def test_dead_letters_are_listed_and_sent_again(system: Cluster) -> None:
     # Given a message that nobody can read, one with arguments of another version, and a sync whose message died
-    publish(queues.SYNCS, b"garbage")
-    publish(queues.SYNCS, message("sync_user", ["not", "an", "id"]))
+    put(queues.SYNCS, b"garbage")
+    put(queues.SYNCS, message("sync_user", ["not", "an", "id"]))
     wait_until(lambda: len(dead(system)) == 2, "both are dead")
 
     # When they are looked at twice, and sent again
@@ -63,9 +63,3 @@ def message(actor: str, arguments: list[object]) -> bytes:
         "message_id": "00000000-0000-0000-0000-000000000001", "message_timestamp": 1_795_000_000_000,
     }  # fmt: skip
     return json.dumps(fields).encode()
-
-
-def publish(queue: str, body: bytes) -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(RABBITMQ))
-    connection.channel().basic_publish("", queue, body)
-    connection.close()

@@ -249,9 +249,8 @@ def refuse_some_logins(system: Cluster, evidence: Evidence) -> None:
 
 
 def poison(evidence: Evidence) -> None:
-    with contextlib.closing(pika.BlockingConnection(pika.URLParameters(rabbitmq.address()))) as connection:
-        for queue in queues.ALL:
-            connection.channel().basic_publish("", queue, b"garbage")
+    for queue in queues.ALL:
+        rabbitmq.put(queue, b"garbage")
 
 
 def peek(evidence: Evidence) -> None:
