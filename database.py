@@ -7,12 +7,13 @@ write lock at BEGIN (`lock_type="IMMEDIATE"`), so that a reader never has to be 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import peewee
 from peewee import Database, DatabaseProxy, OperationalError
 from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 
@@ -110,8 +111,41 @@ def execute(sql: str, params: Sequence[Any] = ()) -> Any:
     SQLite: read rows whose times matter through the models.
     """
     if is_sqlite():
-        return db.execute_sql(sql, [str(value) if isinstance(value, datetime) else value for value in params])
+        values = [str(value) if isinstance(value, datetime) else value for value in params]
+        return _SqliteRows(db.execute_sql(sql, values))
     return db.execute_sql(sql.replace("?", "%s"), params)
+
+
+#: Turns the driver's errors into peewee's, as peewee itself does where a statement is executed.
+_PEEWEES_ERRORS: Any = vars(peewee)["__exception_wrapper__"]
+
+
+class _SqliteRows:
+    """A cursor whose rows come with peewee's errors: SQLite does the work of RETURNING while they are fetched."""
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    @property
+    def rowcount(self) -> int:
+        return int(self._cursor.rowcount)
+
+    def fetchone(self) -> Any:
+        with _PEEWEES_ERRORS:
+            return self._cursor.fetchone()
+
+    def fetchmany(self, size: int) -> Any:
+        with _PEEWEES_ERRORS:
+            return self._cursor.fetchmany(size)
+
+    def fetchall(self) -> Any:
+        with _PEEWEES_ERRORS:
+            return self._cursor.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
 
 
 def placeholders(values: Collection[Any]) -> str:

@@ -42,6 +42,10 @@ def without_secrets(text: str) -> str:
     return SECRETS.sub("…", text)
 
 
+#: What peewee raises when the database is away, full or broken.
+_UNREACHABLE = (peewee.OperationalError, peewee.InterfaceError)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, and the traceback where there is one."""
 
@@ -87,10 +91,19 @@ def configure(settings: Settings) -> None:
 def _one_line_for_the_database(record: logging.LogRecord) -> bool:
     """A database that is away or full fails every message alike: one line each says so, without a traceback."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, peewee.OperationalError | peewee.InterfaceError):
-        record.msg = f"{record.getMessage()} {str(error).partition(chr(10))[0]}"
+    if isinstance(error, _UNREACHABLE):
+        record.msg = f"{record.getMessage()} {str(_first_of(error)).partition(chr(10))[0]}"
         record.args, record.exc_info, record.exc_text = (), None, None
     return True
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """What went wrong first: on a full disk COMMIT fails, and then ROLLBACK finds no transaction."""
+    first, context = error, error.__context__
+    while context is not None:
+        first = context if isinstance(context, _UNREACHABLE) else first
+        context = context.__context__
+    return first
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -308,6 +308,7 @@ class RateBucket(Table):
 
     class Meta:
         table_name = "rate_buckets"
+        constraints = [Check("allowance > 0"), Check("window_seconds > 0")]
 
 
 class Gate(Table):

@@ -234,6 +234,7 @@ def tables(db):
 
         class Meta:
             table_name = "rate_buckets"
+            constraints = [Check("allowance > 0"), Check("window_seconds > 0")]
 
     class Gate(Table):
         name = CharField(max_length=16, primary_key=True)

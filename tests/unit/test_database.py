@@ -184,3 +184,11 @@ def test_a_postgresql_session_is_utc_and_never_waits_for_ever(shared_postgres_ur
         }
     made.close_all()
     assert list(shown.values()) == ["UTC", "20s", "1min", "killmail-sync"]
+
+
+def test_what_fails_while_rows_are_fetched_is_peewees_error_too(sqlite_db: Database) -> None:
+    """SQLite runs a statement row by row: the second row is where this one overflows."""
+    rows = execute("SELECT abs(n) FROM (SELECT 1 AS n UNION ALL SELECT -9223372036854775808)")
+
+    with pytest.raises(peewee.OperationalError, match="overflow"):
+        rows.fetchall()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import peewee
 import pytest
 
 import logs
@@ -137,3 +138,17 @@ def test_the_level_is_the_settings(log: Log) -> None:
     logging.getLogger("pika").warning("unheard")
     logging.getLogger("ledger").error("heard")
     assert log.line().endswith("heard")
+
+
+def test_a_full_disk_is_told_by_what_failed_first(log: Log) -> None:
+    """COMMIT fails for want of room, and ROLLBACK then for want of a transaction: the second says nothing."""
+    log.configure("console")
+    try:
+        try:
+            raise peewee.OperationalError("database or disk is full")
+        except peewee.OperationalError:
+            raise peewee.OperationalError("cannot rollback - no transaction is active")  # noqa: B904 - as peewee does
+    except peewee.OperationalError:
+        logging.getLogger("dramatiq.worker.WorkerThread").exception("Failed to process message 7.")
+
+    assert log.line().endswith("Failed to process message 7. database or disk is full")
