@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Most tests wait for processes and clocks, so that more of them than processors go well side by side; a file stays together.
+PARALLEL ?= --numprocesses 3 --dist loadfile
 
 .PHONY: help demo demo-services run test chaos attacks properties browser bench check format clean
 
@@ -20,7 +22,7 @@ run: $(VENV)/installed ## the system on your own EVE application, from .env
 	@$(BIN)/python app.py
 
 test: $(VENV)/installed-dev ## the whole test suite; uses PostgreSQL and RabbitMQ where they are
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 chaos: $(VENV)/installed-dev ## kill and restart everything while 20 pilots sync; CHAOS_SEED=N repeats a run
 	@CHAOS_LONG=1 $(BIN)/python -m pytest -s tests/chaos
