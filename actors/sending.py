@@ -14,6 +14,8 @@ from typing import Any
 import dramatiq
 from dramatiq.errors import BrokerError
 
+from database import db
+
 logger = logging.getLogger(__name__)
 
 #: Seconds a request waits for the broker to take its message before it leaves it to the background.
@@ -36,7 +38,12 @@ def send(
     delay_seconds: float | None = None,
     **options: Any,
 ) -> bool:
-    """Send one message; False where the broker did not take it (or not yet). Never inside a transaction."""
+    """Send one message; False where the broker did not take it (or not yet).
+
+    Raises RuntimeError within a transaction: a worker might take it up before the commit, or for what is rolled back.
+    """
+    if db.in_transaction():
+        raise RuntimeError("a message is sent after the commit, not before")
     if priority is not None:
         options["broker_priority"] = priority
     delay = None if delay_seconds is None else max(0, math.ceil(delay_seconds * 1000))

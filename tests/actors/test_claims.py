@@ -183,13 +183,10 @@ def test_a_database_that_fails_after_the_claim_leaves_the_row_to_its_lease(liste
 
 
 def test_whatever_goes_wrong_before_the_actor_skips_the_message(listed, simulated, crew):
-    """A limiter's row that nobody can compute with (a window of no length) is no PeeweeException: without its claim
+    """A limiter's row that nobody can compute with (a time that is no number) is no PeeweeException: without its claim
     the actor must not run, and the message is not the one to blame."""
     listed(1)
-    execute("UPDATE rate_buckets SET window_seconds = 0, spends = '1 2' WHERE bucket LIKE 'killmail:%'")
-    if not execute("SELECT 1 FROM rate_buckets WHERE bucket LIKE 'killmail:%'").fetchone():
-        execute("INSERT INTO rate_buckets (bucket, allowance, window_seconds, spends, closed_until) "
-                "VALUES ('killmail:ip', 3600, 0, '1 2', 0)")  # fmt: skip
+    execute("INSERT OR REPLACE INTO rate_slots (name, next_at) VALUES ('esi', 'soon')")
     fetch_killmail.send(only_row().killmail_id)
     crew.drain()
     assert crew.dead == []

@@ -99,11 +99,10 @@ def test_the_clock_survives_a_row_it_cannot_compute_with(simulated, start, caplo
     """A poisoned row hurts only itself: when it is gone the clock ticks on, and repairs what was left."""
     pilot = simulated.pilot(2)
     User.update(next_sync_at=utcnow().replace(year=2099)).execute()
-    execute("INSERT INTO rate_buckets (bucket, allowance, window_seconds, spends, closed_until) "
-            "VALUES ('killmail:ip', 3600, 0, '1 2', 0)")  # fmt: skip
+    execute("INSERT OR REPLACE INTO rate_slots (name, next_at) VALUES ('esi', 'soon')")
     system = start()
     time.sleep(1.3)  # one tick
-    execute("DELETE FROM rate_buckets")
+    execute("DELETE FROM rate_slots")
     request_sync(pilot.user_id, Trigger.MANUAL, may_send=False)
     _until(lambda: stored() == simulated.list_of(pilot), seconds=5)
     assert system is not None

@@ -16,6 +16,7 @@ import pytest
 import settings
 from actors import sending
 from actors.names import resolve_names
+from database import db
 from models import Sync, SyncState
 from tests.actors.asking import stored
 
@@ -141,3 +142,8 @@ def test_importing_the_actors_for_a_worker_without_a_broker_ends_with_one_line(s
     assert done.returncode != 0
     assert "RABBITMQ_URL is not set" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_message_leaves_before_the_commit(simulated) -> None:
+    with db.atomic(), pytest.raises(RuntimeError, match="after the commit"):
+        sending.send(resolve_names)
