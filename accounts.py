@@ -30,6 +30,9 @@ from tokens import (
 
 log = logging.getLogger(__name__)
 
+#: Where a pilot takes back by hand what was allowed to an application.
+THIRD_PARTY_APPLICATIONS = "https://community.eveonline.com/support/third-party-applications/"
+
 
 class TokenState(StrEnum):
     """What a pilot has to do about the login, if anything."""
@@ -82,18 +85,32 @@ def sign_out_everywhere(user_id: int) -> None:
     User.update(session_epoch=new_session_epoch()).where(User.id == user_id).execute()
 
 
-def unlink(user_id: int, sso: Revoker, cipher: TokenCipher) -> None:
+def unlink(user_id: int, sso: Revoker, cipher: TokenCipher) -> bool:
     """Forget a user for good: token revoked at the SSO if that can be had, then the account and what only it held.
 
-    An SSO outage or a lost TOKEN_KEYS keeps nobody from leaving. Nothing happens if the user is gone already.
+    An SSO outage or a lost TOKEN_KEYS keeps nobody from leaving: False says that the SSO may still know the token,
+    which nobody has any more. Nothing happens if the user is gone already.
     """
     user = User.select(User.id, User.refresh_token).where(User.id == user_id).get_or_none()
+    revoked = True
     if user is not None and user.refresh_token is not None:
         try:
             sso.revoke(cipher.decrypt(user.refresh_token))
         except (SsoError, UndecryptableToken) as error:
             log.warning("user %s: unlinked without revoking the refresh token at the SSO: %s", user_id, error)
+            revoked = False
     ledger.unlink(user_id)
+    return revoked
+
+
+def farewell(revoked: bool) -> str:
+    """What the pilot is told after `unlink`."""
+    if revoked:
+        return "The access is revoked, and what only you had here is deleted."
+    return (
+        "What only you had here is deleted, and our copy of the access. At EVE the access could not be revoked now; "
+        f"remove it under third-party applications of your EVE account at {THIRD_PARTY_APPLICATIONS}"
+    )
 
 
 def _former_owner_leaves(user: User) -> None:

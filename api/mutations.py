@@ -70,9 +70,9 @@ def resolve_sync_my_killmails(_root: Any, info: Info, full: bool | None = False)
 def resolve_unlink_character(_root: Any, info: Info) -> UnlinkPayload:
     viewer = viewer_of(info)
     system = context_of(info).system
-    accounts.unlink(viewer.id, system.sso, system.cipher)
+    revoked = accounts.unlink(viewer.id, system.sso, system.cipher)
     sign_out()
-    return UnlinkPayload(True, "The access is revoked, and what only you had here is deleted.")
+    return UnlinkPayload(True, accounts.farewell(revoked))
 
 
 @mutation.field("logout")

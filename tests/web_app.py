@@ -65,6 +65,8 @@ class FakeSso:
         return Identity(character_id, f"Pilot {character_id}", self.owner_hash, self.scopes, expires_at)
 
     def revoke(self, refresh_token: str) -> None:
+        if self.down:
+            raise self.down
         self.revoked.append(refresh_token)
 
 

@@ -98,9 +98,9 @@ def unlink() -> Response:
     if user is None:
         return redirect(url_for("pages.index"))
     behind = system.current()
-    accounts.unlink(user.id, behind.sso, behind.cipher)
+    revoked = accounts.unlink(user.id, behind.sso, behind.cipher)
     sign_out()
-    return message_page(200, "Done", "The access is revoked, and what only you had here is deleted.")
+    return message_page(200, "Done", accounts.farewell(revoked))
 
 
 def _held(user: User) -> dict[str, int]:

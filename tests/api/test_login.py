@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+import accounts
 from api import login
 from esi.errors import SsoConfiguration, SsoUnavailable
 from models import Sync, Trigger, User
@@ -188,6 +189,17 @@ def test_unlinking_revokes_and_deletes(client: FlaskClient, backend: FakeBackend
     assert backend.sso.revoked == ["refresh-code-90000001"]
     assert User.select().count() == Sync.select().count() == 0
     assert me(client) is None
+
+
+def test_unlinking_while_the_sso_is_away_says_what_is_left_to_do(client: FlaskClient, backend: FakeBackend) -> None:
+    come_back(client, begin(client))
+    backend.sso.down = SsoUnavailable("down")
+    query = "mutation { unlinkCharacter { unlinked message } }"
+    payload = client.post("/graphql", json={"query": query}).get_json()["data"]["unlinkCharacter"]
+    assert payload["unlinked"] is True
+    assert "could not be revoked" in payload["message"]
+    assert accounts.THIRD_PARTY_APPLICATIONS in payload["message"]
+    assert User.select().count() == 0
 
 
 def test_a_sync_in_cool_down_says_so(

@@ -164,7 +164,7 @@ def test_signing_out_everywhere_changes_only_that_users_epoch(any_db, sso, ciphe
 def test_unlinking_revokes_and_forgets(any_db, sso, cipher):
     user, other = log_in(sso, cipher, pilot(90_000_001)), log_in(sso, cipher, pilot(90_000_002))
     refresh_token = cipher.decrypt(user.refresh_token)
-    accounts.unlink(user.id, sso, cipher)
+    assert accounts.unlink(user.id, sso, cipher)
     assert sso.revoked == [refresh_token]
     assert [left.id for left in User.select()] == [other.id]
     # And doing it again is harmless
@@ -178,14 +178,14 @@ def test_unlinking_revokes_and_forgets(any_db, sso, cipher):
 def test_an_sso_outage_keeps_nobody_from_leaving(any_db, sso, cipher, caplog, failure: SsoError):
     user = log_in(sso, cipher)
     sso.failure = failure
-    accounts.unlink(user.id, sso, cipher)
+    assert not accounts.unlink(user.id, sso, cipher), "and nobody claims that the access is revoked"
     assert User.select().count() == 0
     assert f"user {user.id}" in caplog.text and str(failure) in caplog.text
 
 
 def test_lost_keys_keep_nobody_from_leaving(any_db, sso, cipher, caplog):
     user = log_in(sso, cipher)
-    accounts.unlink(user.id, sso, TokenCipher([Fernet.generate_key().decode()]))
+    assert not accounts.unlink(user.id, sso, TokenCipher([Fernet.generate_key().decode()]))
     assert User.select().count() == 0
     assert sso.revoked == []
     assert "TOKEN_KEYS" in caplog.text

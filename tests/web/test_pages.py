@@ -8,11 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from peewee import Database
 
+import accounts
 import database
+from api.system import EXTENSION
 from database import utcnow
+from esi.errors import SsoUnavailable
 from models import Trigger, User
 from settings import KILLMAIL_SCOPE, ROOT
 from tests.web_app import FakeBackend, make_killmail, make_sync, make_user, name, wait_for_killmail
@@ -131,6 +135,19 @@ def test_leaving_asks_first_and_then_deletes(client: FlaskClient, sign_in: SignI
     assert "deleted" in client.post("/unlink", data={"csrf_token": token}).text
     assert User.select().count() == 0
     assert client.get("/unlink").status_code == 302
+
+
+def test_leaving_while_the_sso_is_away_says_what_is_left_to_do(
+    client: FlaskClient, sign_in: SignIn, backend: FakeBackend, app: Flask
+) -> None:
+    user = make_user(refresh_token=app.extensions[EXTENSION].cipher.encrypt("refresh"))
+    sign_in(user)
+    backend.sso.down = SsoUnavailable("down")
+    text = client.post("/unlink", data={"csrf_token": token_on(client, "/unlink")}).text
+    assert "could not be revoked" in text
+    assert "access is revoked" not in text
+    assert accounts.THIRD_PARTY_APPLICATIONS in text
+    assert User.select().count() == 0
 
 
 @pytest.mark.parametrize("path", ["/logout", "/sync", "/unlink"])
