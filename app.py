@@ -6,6 +6,7 @@ the API and its sockets. Under gunicorn (`app:create_app()`) every worker proces
 
 from __future__ import annotations
 
+import settings as settings_module  # isort: skip - first: it tells a Python that is too old for the rest
 import logging
 import signal
 import socket
@@ -25,7 +26,6 @@ import database
 import events
 import logs
 import migrations
-import settings as settings_module
 import web.auth
 import web.errors
 import web.filters

@@ -8,11 +8,15 @@ of ours, so that a Python that is too old is told so, and not by a traceback.
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - here and not in `load`: an older Python cannot even import what follows
+    sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0])
+
 import os
 import re
 import secrets
 import sqlite3
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
@@ -33,8 +37,7 @@ KILLMAIL_SCOPE = "esi-killmails.read_killmails.v1"
 DEFAULT_PORT = 8000
 DEFAULT_CALLBACK = f"http://127.0.0.1:{DEFAULT_PORT}/auth/callback"
 
-#: Python 3.11 for `datetime.UTC` and exception notes; SQLite 3.35 for RETURNING.
-MINIMUM_PYTHON = (3, 11)
+#: For RETURNING. (Python 3.11, above, is for `datetime.UTC` and exception notes.)
 MINIMUM_SQLITE = (3, 35, 0)
 
 #: What may follow `?` in a PostgreSQL address: how the connection is secured, and to which server it goes.
@@ -44,10 +47,6 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOG_FORMATS = ("console", "json")
 
 T = TypeVar("T")
-
-if sys.version_info < MINIMUM_PYTHON:
-    # Here and not in `load`: an older Python cannot even run what follows.
-    sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0])
 
 
 class SettingsError(ValueError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import command  # isort: skip - first: it tells a Python that is too old for the rest
 import argparse
 import json
 import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
-
-import command
 
 import migrations
 from database import db, execute

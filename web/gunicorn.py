@@ -7,6 +7,7 @@ requests in flight get a few seconds. Nothing a client sends decides what scheme
 
 from __future__ import annotations
 
+import settings  # isort: skip - first: it tells a Python that is too old for the rest
 import logging
 import signal
 import sys
@@ -16,7 +17,6 @@ from typing import Any
 
 import events
 import logs
-import settings
 from api.transport_ws import EXTENSION
 
 try:

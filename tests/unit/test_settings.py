@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -286,16 +287,34 @@ class TestSecrets:
             settings.load({}, NO_FILE)
 
 
-@pytest.mark.parametrize("command", [["scripts/migrate.py"], ["scripts/check_queue.py"]])
-def test_a_python_that_is_too_old_is_told_so(command: list[str]) -> None:
-    pretend = (
-        "import runpy, sys\n"
-        "sys.version_info = (3, 10, 4, 'final', 0)\n"
-        f"sys.argv = {command!r}\n"
-        "sys.path.insert(0, 'scripts')\n"
-        f"runpy.run_path({command[0]!r}, run_name='__main__')\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", pretend], cwd=ROOT, capture_output=True, text=True, check=False)
+def python_too_old() -> tuple[str, str]:
+    """A Python 3.10 of this machine and no words; or else this one, and the words that make it like one."""
+    for candidate in ("python3.10", *map(str, Path.home().glob(".pyenv/versions/3.10.*/bin/python3.10"))):
+        found = shutil.which(candidate)
+        if found and subprocess.run([found, "-S", "-c", ""], capture_output=True, check=False).returncode == 0:
+            return found, ""
+    return sys.executable, "import datetime, sys; del datetime.UTC; sys.version_info = (3, 10, 4, 'final', 0)\n"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "runpy.run_path('app.py', run_name='__main__')",
+        "runpy.run_path('web/gunicorn.py')",
+        "import app",
+        "import actors",
+        "runpy.run_module('simulator', run_name='__main__')",
+        "runpy.run_path('scripts/migrate.py', run_name='__main__')",
+        "runpy.run_path('scripts/check_queue.py', run_name='__main__')",
+        "runpy.run_path('scripts/queue_users.py', run_name='__main__')",
+        "runpy.run_path('scripts/demo.py', run_name='__main__')",
+    ],
+)
+def test_a_python_that_is_too_old_is_told_so_before_anything_it_lacks_is_missed(start: str) -> None:
+    python, pretend = python_too_old()
+    words = f"{pretend}import runpy, sys; sys.path.insert(0, 'scripts')\n{start}"
+    # -S: nothing that has to be installed is there, as in a fresh environment of that Python
+    ended = subprocess.run([python, "-S", "-c", words], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert ended.stderr.startswith("error: Python 3.11 or newer is needed")
