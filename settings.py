@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
@@ -47,6 +48,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOG_FORMATS = ("console", "json")
 
 T = TypeVar("T")
+Network = IPv4Network | IPv6Network
 
 
 class SettingsError(ValueError):
@@ -76,6 +78,7 @@ class Settings:
     graphql_explorer: bool
     host: str
     port: int
+    trusted_proxies: tuple[Network, ...]
     log_level: str
     log_format: str
 
@@ -149,6 +152,7 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = ROOT / ".env
         graphql_explorer=read("GRAPHQL_EXPLORER", "0", _flag),
         host=read("HOST", "127.0.0.1", _word),
         port=read("PORT", str(DEFAULT_PORT), _integer(0, 65535, DEFAULT_PORT)),
+        trusted_proxies=read("TRUSTED_PROXIES", "127.0.0.1,::1", _networks),
         log_level=read("LOG_LEVEL", "INFO", _one_of(LOG_LEVELS, str.upper)),
         log_format=read("LOG_FORMAT", "console", _one_of(LOG_FORMATS, str.lower)),
     )
@@ -239,6 +243,13 @@ def _word(name: str, value: str) -> str:
     if re.search(r"[^!-~]", value):
         raise _wrong(name, "must be one word of ASCII characters", "127.0.0.1" if name == "HOST" else "abc123")
     return value
+
+
+def _networks(name: str, value: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(each.strip()) for each in value.split(","))
+    except ValueError:
+        raise _wrong(name, "must be addresses or networks separated by commas", "127.0.0.1,::1") from None
 
 
 def _header_text(name: str, value: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 from flask import Request, request
 from flask_limiter import Limiter
 from limits import parse
 
+from api import system
 from api.errors import RateLimited
 from api.session import current_user
 from settings import Settings
@@ -16,15 +18,35 @@ from settings import Settings
 LOGIN_LIMIT = "30/minute"
 GRAPHQL_LIMIT = "600/minute"
 MUTATION_LIMIT = "60/minute"
+#: Bits of an IPv6 address that its holder chooses: the smallest network anybody is given is a /64.
+HOST_BITS = 64
 
 
 def client_address() -> str:
-    """Whose request this is. A reverse proxy on this machine is believed about the address it adds last."""
-    peer = request.remote_addr or "unknown"
-    forwarded = request.headers.get("X-Forwarded-For", "")
-    if forwarded and peer in ("127.0.0.1", "::1"):
-        return forwarded.rpartition(",")[2].strip()
-    return peer
+    """Whose request this is, as the limits count: an IPv4 address, or the /64 of an IPv6 one.
+
+    A proxy in TRUSTED_PROXIES is believed about the address it adds last, and about nothing that stands before that.
+    """
+    peer = _address(request.remote_addr or "")
+    if peer is None:
+        return "unknown"
+    trusted = system.current().settings.trusted_proxies
+    hops = request.headers.get("X-Forwarded-For", "").split(",")
+    while hops and any(peer in network for network in trusted):
+        told = _address(hops.pop().strip())
+        if told is None:
+            break
+        peer = told
+    return str(peer) if peer.version == 4 else str(IPv6Network((int(peer) >> HOST_BITS << HOST_BITS, 128 - HOST_BITS)))
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    # A socket that listens to both shows an IPv4 peer like this.
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def user_or_address() -> str:

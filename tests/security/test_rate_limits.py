@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app import create_app
 from models import User
+from settings import Settings
 from tests.security.asking import ask, codes
 from tests.web_app import FakeBackend, make_user
 
@@ -50,6 +53,45 @@ def test_without_a_proxy_nobody_names_another_address(app: Flask, header: str) -
         return response.status_code
 
     assert [ask_from(number) for number in range(40)][-1] == 429
+
+
+def login_from(app: Flask, peer: str, forwarded: str = "") -> int:
+    """The status of asking for a login in a browser of its own, from this address."""
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    return app.test_client().get("/login", headers=headers, environ_overrides={"REMOTE_ADDR": peer}).status_code
+
+
+def test_an_ipv6_network_counts_as_one_address(app: Flask) -> None:
+    """Its holder has 2^64 addresses to choose from."""
+    assert [login_from(app, f"2001:db8:0:7::{number:x}") for number in range(40)][-1] == 429
+    assert [login_from(app, "::1", f"2001:db8:0:8:{number:x}::1") for number in range(40)][-1] == 429
+    assert login_from(app, "2001:db8:0:9::1") == 302
+
+
+def test_an_ipv4_address_is_the_same_however_the_socket_shows_it(app: Flask) -> None:
+    assert [login_from(app, "198.51.100.9") for _ in range(40)][-1] == 429
+    assert login_from(app, "::ffff:198.51.100.9") == 429
+    assert login_from(app, "::ffff:198.51.100.10") == 302
+
+
+def test_only_the_proxies_in_the_settings_are_believed(
+    app: Flask, make_settings: Callable[..., Settings], backend: FakeBackend
+) -> None:
+    # Given an inner proxy on this machine behind an outer one in 10.0.0.0/8
+    networks = (ip_network("127.0.0.1"), ip_network("10.0.0.0/8"))
+    settings = make_settings(trusted_proxies=networks)
+    behind_two = create_app(settings, backend.system(settings))
+    # Then the outer one's word counts, over both hops, and what the client wrote before it does not
+    statuses = [login_from(behind_two, "127.0.0.1", f"9.9.9.{n}, 203.0.113.1, 10.0.0.2") for n in range(40)]
+    assert statuses[-1] == 429
+    assert login_from(behind_two, "10.0.0.2", "203.0.113.2") == 302
+    # And where it is not named, it is a client like any other
+    assert [login_from(app, "10.0.0.2", f"203.0.113.{number}") for number in range(40)][-1] == 429
+
+
+@pytest.mark.parametrize("word", ["unknown", "_hidden", "203.0.113.1:4711", "x" * 4000])
+def test_a_proxys_word_that_is_no_address_counts_as_the_proxy(app: Flask, word: str) -> None:
+    assert [login_from(app, "127.0.0.1", f"{word}{number}") for number in range(40)][-1] == 429
 
 
 def test_mutations_are_limited_per_pilot_over_all_their_browsers(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_the_defaults_are_the_contracts() -> None:
     assert (made.sync_cooldown_minutes, made.sync_max_pages) == (15, 50)
     assert (made.host, made.port, made.log_level, made.log_format) == ("127.0.0.1", 8000, "INFO", "console")
     assert made.graphql_explorer is False
+    assert made.trusted_proxies == (ip_network("127.0.0.1"), ip_network("::1"))
 
 
 def test_env_example_lists_every_setting_once_and_holds_the_defaults() -> None:
@@ -65,6 +67,16 @@ def test_env_example_lists_every_setting_once_and_holds_the_defaults() -> None:
     assert sorted(line.partition("=")[0] for line in assignments) == sorted(NAMES)
     del listed["RABBITMQ_URL"]  # commented out: with it, it is no embedded system
     assert settings.load({**GIVEN, **listed, **GIVEN}, NO_FILE) == load()
+
+
+def test_proxies_are_addresses_or_networks() -> None:
+    trusted = load(TRUSTED_PROXIES="10.0.0.1, fd00::/8").trusted_proxies
+    assert trusted == (ip_network("10.0.0.1"), ip_network("fd00::/8"))
+
+
+@pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "10.0.0.1,", "10.0.0.1 10.0.0.2", "*"])
+def test_proxies_that_are_none(value: str) -> None:
+    assert "TRUSTED_PROXIES must be addresses or networks" in refused(TRUSTED_PROXIES=value)
 
 
 @pytest.mark.parametrize(
