@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from flask import Flask
-from peewee import OperationalError, PeeweeException
+from peewee import PeeweeException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import api.system
@@ -94,7 +94,7 @@ def _settings_of_a_server() -> Settings:
     except (SettingsError, migrations.SchemaError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         sys.exit(GUNICORN_BOOT_ERROR)
-    except OperationalError as error:
+    except database.UNAVAILABLE_ERRORS as error:
         log.warning("the database does not answer; /readyz says so until it does: %s", error)
     return settings
 

@@ -6,9 +6,10 @@ import logging
 import secrets
 
 from flask import Flask, jsonify, make_response, render_template, request
-from peewee import OperationalError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
+
+from database import UNAVAILABLE_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ def message_page(status: int, title: str, text: str) -> Response:
 def register(app: Flask) -> None:
     """Answer every error in the form that the caller can read."""
     app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(OperationalError, _database_away)
+    for error in UNAVAILABLE_ERRORS:
+        app.register_error_handler(error, _database_away)
     app.register_error_handler(Exception, _internal_error)
 
 
@@ -47,7 +49,7 @@ def _http_error(error: HTTPException) -> Response:
     return response
 
 
-def _database_away(error: OperationalError) -> Response:
+def _database_away(error: Exception) -> Response:
     log.error("the database cannot be used: %s", error)
     return _answer(503, "Not available", "The database does not answer right now. Nothing is lost; please try again.")
 

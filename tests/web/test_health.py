@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from peewee import Database
 
 import database
+from models import User
 from tests.web_app import FakeBackend, make_killmail, make_sync, make_user, name, wait_for_killmail
 
 
@@ -34,6 +39,36 @@ def test_readyz_names_the_database(client: FlaskClient, sqlite_db: Database, tmp
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json == {"status": "unavailable", "database": "unreachable", "broker": "ok"}
+
+
+@pytest.fixture
+def exhausted(sqlite_db: Any) -> Iterator[None]:
+    """Every connection of the pool is taken by somebody else, and nobody waits for one."""
+    sqlite_db._max_connections, sqlite_db._wait_timeout = 1, None
+    with ThreadPoolExecutor(1) as other:
+        other.submit(sqlite_db.connect).result()
+        yield
+        other.submit(sqlite_db.close).result()
+
+
+def test_a_pool_that_is_exhausted_is_no_fault_of_the_page(client: FlaskClient, sign_in: Any, exhausted: None) -> None:
+    sign_in(User(id=1, session_epoch=5))
+    response = client.get("/killmails")
+    assert response.status_code == 503
+    assert "try again" in response.text
+    assert client.get("/readyz").json == {"status": "unavailable", "database": "unreachable", "broker": "ok"}
+    assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("error", database.UNAVAILABLE_ERRORS)
+def test_a_database_that_goes_away_meanwhile_is_no_fault_of_the_page(app: Flask, error: type[Exception]) -> None:
+    def broken() -> str:
+        raise error("gone")
+
+    app.add_url_rule("/broken", view_func=broken)
+    response = app.test_client().get("/broken")
+    assert response.status_code == 503
+    assert "try again" in response.text
 
 
 def test_metrics_count_and_name_nobody(client: FlaskClient, app: Flask) -> None:
