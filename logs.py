@@ -24,7 +24,7 @@ ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u20
 #: Libraries whose INFO lines tell the operator nothing (every connection, every skipped message), and whose DEBUG lines
 #: hold what nobody should read. The least level of each, whatever LOG_LEVEL says.
 QUIET = {
-    "pika": logging.WARNING,
+    "pika": logging.CRITICAL,  # ten lines and tracebacks a failed attempt, which it raises too: we say it in one
     "werkzeug": logging.WARNING,
     "peewee": logging.WARNING,
     "periodiq": logging.WARNING,

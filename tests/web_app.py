@@ -95,6 +95,7 @@ class FakeBackend:
     cooldown: bool = False
     broker_error: Exception | None = None
     counted: int = 0
+    checked: int = 0
 
     def request_sync(self, user_id: int, trigger: Trigger, *, full: bool = False, force: bool = False) -> Requested:
         self.requests.append((user_id, trigger, full))
@@ -107,10 +108,14 @@ class FakeBackend:
 
     def queue_counts(self) -> list[Count]:
         self.counted += 1
-        self.check_broker()
+        self._answer()
         return [Count("esi_killmail_details_queue", 7)]
 
     def check_broker(self) -> None:
+        self.checked += 1
+        self._answer()
+
+    def _answer(self) -> None:
         if self.broker_error is not None:
             raise self.broker_error
 

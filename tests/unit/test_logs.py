@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from typing import Any
 
 import peewee
 import pytest
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
 import logs
+from actors.counts import BrokerUnreachable, connect
 from settings import Settings
 
 #: Ends a line, starts a line of its own, clears the screen, ends a line for Unicode.
@@ -103,6 +106,16 @@ def test_a_traceback_follows_its_line_for_people(log: Log) -> None:
     except KeyError:
         logging.getLogger("ledger").exception("failed")
     assert (log.lines()[0].partition(" ")[2], log.lines()[-1]) == ("ERROR   ledger: failed", "KeyError: 'gone'")
+
+
+def test_a_broker_that_is_away_is_left_to_us_to_tell(log: Log) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    rabbitmq = RabbitmqBroker(url=f"amqp://guest:guest@127.0.0.1:{port}")
+    log.configure("console")
+    with pytest.raises(BrokerUnreachable):
+        connect(rabbitmq)
+    assert log.lines() == []
 
 
 @pytest.mark.parametrize("library", ["peewee", "peewee.pool", "urllib3.connectionpool", "pika.connection", "werkzeug"])

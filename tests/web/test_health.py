@@ -34,6 +34,15 @@ def test_readyz_names_the_broker(client: FlaskClient, backend: FakeBackend) -> N
     assert response.json == {"status": "unavailable", "database": "ok", "broker": "unreachable"}
 
 
+def test_readyz_looks_once_in_a_while_however_many_ask(
+    client: FlaskClient, backend: FakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend.broker_error = RuntimeError("down")
+    assert {client.get("/readyz").status_code for _ in range(20)} == {503}
+    assert backend.checked <= 2  # a second may have passed
+    assert caplog.text.count("not ready: broker") == backend.checked
+
+
 def test_readyz_names_the_database(client: FlaskClient, sqlite_db: Database, tmp_path: Path) -> None:
     database.connect(f"sqlite:///{tmp_path / 'empty.db'}")  # no schema in it
     response = client.get("/readyz")
