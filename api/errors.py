@@ -10,7 +10,8 @@ import secrets
 from typing import Any
 
 from graphql import GraphQLError
-from peewee import OperationalError
+
+from database import UNAVAILABLE_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def format_error(error: GraphQLError) -> dict[str, Any]:
         cause = cause.original_error
     if isinstance(cause, ApiError) or isinstance(error, ApiError):
         return {**error.formatted}
-    if isinstance(cause, OperationalError):
+    if isinstance(cause, UNAVAILABLE_ERRORS):
         log.error("the database cannot be used: %s", cause)
         return _masked(error, "The database does not answer right now. Please try again.", "UNAVAILABLE")
     if cause is not None and not isinstance(cause, GraphQLError):

@@ -18,7 +18,6 @@ from flask import Blueprint, abort, current_app, request
 from flask_sock import Sock
 from graphql import OperationType
 from limits import parse
-from peewee import PeeweeException
 from simple_websocket import ConnectionClosed
 
 from api import system
@@ -33,7 +32,7 @@ from api.subscriptions import Reader, Subscription
 from api.system import System
 from api.transport_http import MAX_BODY, read_request
 from api.wire import Wire
-from database import db
+from database import UNAVAILABLE_ERRORS, db
 from models import User
 
 log = logging.getLogger(__name__)
@@ -124,6 +123,9 @@ class Connection:
             self._wire.close(closing.code, closing.reason)
         except (ConnectionClosed, OSError):
             log.debug("a socket went away")
+        except UNAVAILABLE_ERRORS as error:
+            log.error("the database cannot be used: %s", error)
+            self._wire.close(INTERNAL_ERROR, "The database does not answer")
         except Exception:
             log.exception("a socket failed")
             self._wire.close(INTERNAL_ERROR, "Internal error")
@@ -187,9 +189,6 @@ class Connection:
             self._send({"id": operation_id, "type": "error", "payload": error.formatted()})
         except ApiError as error:
             self._send({"id": operation_id, "type": "error", "payload": [format_error(error)]})
-        except PeeweeException:
-            log.exception("an operation on a socket failed")
-            raise _CloseError(INTERNAL_ERROR, "The database does not answer") from None
 
     def _count_operation(self) -> None:
         if not limiter.limiter.hit(parse(GRAPHQL_LIMIT), "socket", self.owner):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from peewee import OperationalError
+from peewee import InterfaceError, OperationalError
+from playhouse.pool import MaxConnectionsExceeded
 
 import accounts
 from api.limits import MAX_FIELDS
@@ -155,11 +156,12 @@ def test_an_internal_error_is_masked_and_logged(
     assert "a secret detail" in caplog.text
 
 
+@pytest.mark.parametrize("trouble", [OperationalError, InterfaceError, MaxConnectionsExceeded])
 def test_a_database_that_is_away_is_unavailable(
-    client: FlaskClient, sign_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, sign_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch, trouble: type[Exception]
 ) -> None:
     def fail(*_: Any) -> None:
-        raise OperationalError("connection refused at 10.0.0.7")
+        raise trouble("connection refused at 10.0.0.7")
 
     sign_in(make_user())
     monkeypatch.setattr(accounts, "token_state", fail)
