@@ -1,7 +1,8 @@
 """The hub: events of this process's one subscription, read from the database once, told to the sockets they concern.
 
 It checks for every event whose lists the killmail stood in, and that those viewers are still signed in. It never writes
-to a socket, so that a client that does not read delays nobody. Where the database fails, everyone reads again later.
+to a socket, so that a client that does not read delays nobody. Where the database fails, everyone reads again later;
+an event that cannot be handled is dropped, and hurts only itself.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from peewee import PeeweeException
-
 import events
 from api import killmails, syncs
 from api.subscriptions import Names, NewKillmails, Subscription, SyncProgress
-from database import db
+from database import UNAVAILABLE_ERRORS, db
 from events import KillmailStored, NamesResolved, Notice, Resumed, SyncChanged, SyncFinished
 from models import User
 
 log = logging.getLogger(__name__)
+
+#: Where an app keeps its hub.
+EXTENSION = "killmail-sync.hub"
 
 #: Sockets of one process, and of one user (or address, signed out): a browser has a few tabs.
 MAX_SOCKETS = 1_000
@@ -77,11 +79,19 @@ class Hub:
             if len(self._sockets) >= MAX_SOCKETS or each[socket.owner] >= MAX_SOCKETS_EACH:
                 return False
             self._sockets.add(socket)
-            if self._events is None:
-                self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
-                self._thread.start()
-                self._events = events.subscribe(self._notice)
+            self._start()
             return True
+
+    def _start(self) -> None:
+        """Make sure that the thread runs. One that died, whatever of, is followed by another, which makes up for it."""
+        if self._stopping or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
+        self._thread.start()
+        if self._events is None:
+            self._events = events.subscribe(self._notice)
+        else:
+            self._notice(Resumed())
 
     def leave(self, socket: Socket) -> None:
         with self._lock:
@@ -130,9 +140,9 @@ class Hub:
                 return
             try:
                 with db.connection_context():
-                    self._handle(notices)
-            except (PeeweeException, ValueError):  # ValueError: no connection left in the pool
-                log.exception("events could not be handled; sockets read again")
+                    self._handle_all(notices)
+            except UNAVAILABLE_ERRORS as error:
+                log.error("the database cannot be used; sockets read again: %s", error)
                 self._resume()
                 time.sleep(1.0)
 
@@ -145,6 +155,22 @@ class Hub:
             while len(notices) < BATCH:
                 notices.append(self._notices.get_nowait())
         return notices
+
+    def _handle_all(self, notices: list[Notice]) -> None:
+        """Together, which is cheap; where that fails, one by one without those that cannot be handled.
+
+        What was told before it failed is told again: subscriptions send nothing twice. Raises UNAVAILABLE_ERRORS.
+        """
+        try:
+            self._handle(notices)
+        except UNAVAILABLE_ERRORS:
+            raise
+        except Exception:
+            if len(notices) > 1:
+                for notice in notices:
+                    self._handle_all([notice])
+            else:
+                log.exception("cannot be handled, and is dropped: %s", notices[0] if notices else "a look at syncs")
 
     def _handle(self, notices: list[Notice]) -> None:
         stored = [notice.killmail_id for notice in notices if isinstance(notice, KillmailStored)]

@@ -6,6 +6,7 @@ an id, never by an OFFSET, so that a page costs the same wherever it lies.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +17,10 @@ from peewee import JOIN, fn
 from api.killmail_views import KILLMAIL_COLUMNS, KillmailView, build
 from api.pages import Page, make_page
 from api.scalars import parse_id
-from database import execute
+from database import UNAVAILABLE_ERRORS, execute
 from models import Killmail, User, UserKillmail, Victim
+
+log = logging.getLogger(__name__)
 
 CURSOR = "killmail"
 
@@ -120,10 +123,30 @@ def one_of(viewer: User, killmail_id: int, named_fields: frozenset[str]) -> Kill
 
 
 def load(killmail_ids: Sequence[int], named_fields: frozenset[str]) -> list[KillmailView]:
-    """Those that are stored, in the order given, whoever may see them: the caller has checked, or will."""
+    """Those that are stored, in the order given, whoever may see them: the caller has checked, or will.
+
+    One whose rows make no killmail (edited by hand, say) is left out and logged.
+    """
     query: Any = Killmail.select(*KILLMAIL_COLUMNS).join(Victim, on=Victim.killmail == Killmail.killmail_id)
     rows = {row[0]: row for row in query.where(Killmail.killmail_id.in_(list(killmail_ids))).tuples()}
-    return build([rows[killmail_id] for killmail_id in killmail_ids if killmail_id in rows], named_fields)
+    wanted = [rows[killmail_id] for killmail_id in killmail_ids if killmail_id in rows]
+    try:
+        return build(wanted, named_fields)
+    except UNAVAILABLE_ERRORS:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it was, each is tried alone, and logged
+        return [view for row in wanted for view in _build_alone(row, named_fields)]
+
+
+def _build_alone(row: Any, named_fields: frozenset[str]) -> list[KillmailView]:
+    """The one, or none where its rows are no killmail."""
+    try:
+        return build([row], named_fields)
+    except UNAVAILABLE_ERRORS:
+        raise
+    except Exception:
+        log.exception("killmail %s: its rows cannot be read; it is left out", row[0])
+        return []
 
 
 def reached_at(viewer: User, killmail_id: int) -> datetime | None:

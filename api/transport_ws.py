@@ -25,6 +25,7 @@ from api.callers import GRAPHQL_LIMIT, is_own_origin, limiter, user_or_address
 from api.context import Context
 from api.errors import ApiError, BadUserInput, RateLimited, Unauthenticated, format_error
 from api.execution import InvalidDocumentError, Prepared, prepare, run
+from api.hub import EXTENSION as EXTENSION
 from api.hub import SIGNED_OUT, Hub
 from api.session import current_user
 from api.subscribing import open_subscription
@@ -38,7 +39,6 @@ from models import User
 log = logging.getLogger(__name__)
 
 PROTOCOL = "graphql-transport-ws"
-EXTENSION = "killmail-sync.hub"
 
 #: Seconds a client has for its connection_init.
 INIT_SECONDS = 10.0

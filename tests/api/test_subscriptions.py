@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from flask import Flask
 from peewee import Database, OperationalError
 
 import events
 from api import hub, killmails, subscriptions
-from database import utcnow
+from database import execute, utcnow
 from events import KillmailStored, NamesResolved, Resumed, SyncChanged, SyncFinished
 from models import Killmail, Name, Sync, User
 from tests.api.socket_client import Client
@@ -43,6 +45,20 @@ def store(killmail_id: int, *viewers: User, **changes: Any) -> None:
 
 def next_ids(client: Client, count: int) -> list[int]:
     return [int(client.next()["newKillmail"]["id"]) for _ in range(count)]
+
+
+class Deadly:
+    """A socket that ends whatever thread looks at its session."""
+
+    owner = "nobody"
+    session_epoch = None
+
+    @property
+    def user_id(self) -> int:
+        sys.exit()
+
+    def close(self, code: int, reason: str) -> None:
+        """Nothing to end."""
 
 
 class TestNewKillmail:
@@ -126,6 +142,72 @@ class TestNewKillmail:
 
         monkeypatch.setattr(killmails, "viewers_of", fail_once)
         store(1, viewer)
+        assert next_ids(client, 1) == [1]
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            "UPDATE killmails SET solar_system_id = 'nonsense' WHERE killmail_id = 1",
+            "UPDATE victims SET ship_type_id = 'nonsense' WHERE killmail_id = 1",
+        ],
+    )
+    def test_one_whose_row_was_edited_by_hand_hurts_nobody_elses(
+        self, connect: Connect, viewer: User, caplog: pytest.LogCaptureFixture, edit: str
+    ) -> None:
+        # Given two pilots who follow their killmails with names, and rows that are no killmail
+        other = make_user(90_000_002)
+        watch = "subscription { newKillmail { id solarSystem { name } } }"
+        clients = [connect(viewer), connect(other)]
+        for client in clients:
+            client.subscribe(watch)
+            client.settle()
+        make_killmail(1, viewer)
+        execute(edit)
+        # When it is told among others
+        for killmail_id, owner in ((2, viewer), (3, other)):
+            make_killmail(killmail_id, owner)
+        for killmail_id in (2, 1, 3):
+            events.publish(KillmailStored(killmail_id))
+        store(4, viewer, other)
+        # Then everybody gets the others, now and in a replay
+        assert next_ids(clients[0], 2) == [2, 4]
+        assert next_ids(clients[1], 2) == [3, 4]
+        clients[0].subscribe(watch.replace("newKillmail", 'newKillmail(after: "0")'), "again")
+        assert [clients[0].next("again")["newKillmail"]["id"] for _ in range(2)] == ["2", "4"]
+        assert {record.getMessage() for record in caplog.records if record.levelname == "ERROR"} == {
+            "killmail 1: its rows cannot be read; it is left out"
+        }
+
+    def test_an_event_that_cannot_be_handled_is_dropped_and_no_other(
+        self, connect: Connect, viewer: User, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = watching(connect, viewer)
+        sync = make_sync(viewer.id)
+        execute("UPDATE syncs SET waiting_until = 'nonsense'")
+        events.publish(SyncChanged(sync.id))
+        store(1, viewer)
+        assert next_ids(client, 1) == [1]
+        errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert errors == [f"cannot be handled, and is dropped: SyncChanged(sync_id={sync.id})"]
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_hub_that_died_is_started_anew(self, app: Flask, connect: Connect, viewer: User) -> None:
+        # Given a hub whose thread has ended, and a killmail it did not tell
+        client = watching(connect, viewer)
+        running: hub.Hub = app.extensions[hub.EXTENSION]
+        thread = running._thread
+        assert thread is not None
+        deadly = cast(hub.Socket, Deadly())
+        assert running.enter(deadly)
+        running._sessions_at = 0.0
+        events._process.subscribers.tell(NamesResolved())
+        thread.join(10)
+        assert not thread.is_alive()
+        running.leave(deadly)
+        store(1, viewer)
+        # When somebody comes
+        connect(viewer)
+        # Then it works again, and makes up for what was missed
         assert next_ids(client, 1) == [1]
 
     def test_unsubscribing_ends_it(self, connect: Connect, viewer: User) -> None:
