@@ -1,7 +1,8 @@
 """How much one document may ask for: length, depth, fields, and root fields, counted before anything is executed.
 
 Fragments are counted where they are spread, so that a few hundred bytes of nested fragments cannot ask for millions of
-fields. Introspection is allowed and costs what it costs.
+fields; one that nothing spreads, or that is defined twice, is refused: it would be validated without having been
+counted. Introspection is allowed and costs what it costs.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ ENTRIES = {
 
 @dataclass(slots=True)
 class _Count:
+    """`spread`: the names of the fragments that were come upon, by any operation."""
+
+    spread: set[str]
     fields: int = 0
     root_fields: int = 0
     killmail_pages: int = 0
@@ -67,12 +71,19 @@ class _Level:
 def check(document: DocumentNode) -> None:
     """Raises BadUserInput for a document that asks for too much. The document need not be valid."""
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
+    spread: set[str] = set()
     for operation in document.definitions:
         if isinstance(operation, OperationDefinitionNode):
-            count = _Count()
+            count = _Count(spread=spread)
             _walk(operation.selection_set, fragments, _Level(1, 1), count)
             if operation.operation is OperationType.MUTATION and count.root_fields > 1:
                 raise BadUserInput("One mutation at a time.")
+    for node in document.definitions:
+        # Validation would say so too, but not before it has compared all that is in them.
+        if isinstance(node, FragmentDefinitionNode) and fragments[node.name.value] is not node:
+            raise BadUserInput(f"There can be only one fragment named '{node.name.value}'.")
+        if isinstance(node, FragmentDefinitionNode) and node.name.value not in spread:
+            raise BadUserInput(f"Fragment '{node.name.value}' is never used.")
 
 
 def field_names(document: DocumentNode) -> frozenset[str]:
@@ -93,6 +104,7 @@ def _walk(
         _add(selection, level, count)
         if isinstance(selection, FragmentSpreadNode):
             fragment = fragments.get(selection.name.value)
+            count.spread.add(selection.name.value)
             if fragment is not None:
                 _walk(fragment.selection_set, fragments, level, count)
         elif isinstance(selection, InlineFragmentNode):

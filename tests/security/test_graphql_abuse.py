@@ -58,6 +58,8 @@ TOO_MUCH = {
     "fragments in a ring": "{ me { ...A } } fragment A on User { ...B } fragment B on User { ...A }",
     "a bomb of fragments": "{ me { ...F8 } } fragment F0 on User { id } "
     + " ".join(f"fragment F{n} on User {{ {each(10, f'...F{n - 1}')} }}" for n in range(1, 9)),
+    "a fragment that nothing spreads": "{ me { id } } fragment A on Query { " + "me { id } " * 9 + "}",
+    "a fragment defined twice": "{ ...A } fragment A on Query { x: me { id } } fragment A on Query { me { id } }",
     "a hollow bomb": "{ me { ...F6 } } fragment F0 on User { } "
     + " ".join(f"fragment F{n} on User {{ {each(10, f'...F{n - 1}')} }}" for n in range(1, 7)),
     "directives": "{ me { id " + "@include(if: true) " * 400 + "} }",
@@ -95,6 +97,17 @@ SAME_AGAIN = {
     "the same nesting again": "{ killmails { nodes { " + "items { items { items { flag } } } " * 120 + "} } }",
     "conflicting aliases": "{ killmails { nodes { " + each(225, "a: id a: killmailHash") + " } } }",
     "conflicts across fragments": "{ me { " + each(120, "...F#") + " } } " + each(120, "fragment F# on User { a: id }"),
+    "the same object in a fragment that nothing spreads": "{ me { id } } fragment A on Query { "
+    + "me { id } " * 480
+    + "}",
+    "the same object in the first of two fragments": "{ ...A } fragment A on Query { "
+    + "me { id } " * 470
+    + "} fragment A on Query { me { id } }",
+    "the same object in fragments that spread each other": "{ me { id } } fragment A on Query { ...B "
+    + "me { id } " * 230
+    + "} fragment B on Query { ...A "
+    + "me { id } " * 230
+    + "}",
     "the same argument again": "{ killmails(" + "first: 1 " * 390 + ") { nodes { id } } }",
     "misspelt": "{ me { " + each(490, "charcterNme#") + " } }",
 }
