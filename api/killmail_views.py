@@ -22,6 +22,9 @@ ZKILLBOARD = "https://zkillboard.com/kill"
 #: Field names of the schema that cost a statement of their own.
 EVERYTHING = frozenset({"name", "attackers", "finalBlow", "items"})
 
+#: Those of which one killmail may have thousands of rows.
+UNBOUNDED = frozenset({"attackers", "items", "value"})
+
 #: A row as the database gives it, in the order of the columns below.
 Row = Any
 #: The id of something, to what it is called.
@@ -162,6 +165,14 @@ def build(rows: Sequence[Row], named_fields: frozenset[str]) -> list[KillmailVie
     if "value" not in named_fields:
         return views
     return [replace(view, value=value) for view, value in zip(views, values_of(views), strict=True)]
+
+
+def rows_to_read(rows: Sequence[Row], named_fields: frozenset[str]) -> int:
+    """How many attackers and items `build` would read."""
+    count = sum(row[6] for row in rows) if "attackers" in named_fields else 0
+    if rows and named_fields & {"items", "value"}:
+        count += KillmailItem.select().where(KillmailItem.killmail.in_([row[0] for row in rows])).count()
+    return count
 
 
 def _attacker_rows(ids: list[int], named_fields: frozenset[str]) -> dict[int, list[Row]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from peewee import JOIN, fn
 
-from api.killmail_views import KILLMAIL_COLUMNS, KillmailView, build
+from api.killmail_views import KILLMAIL_COLUMNS, KillmailView, build, rows_to_read
 from api.pages import Page, make_page
 from api.scalars import parse_id
 from database import UNAVAILABLE_ERRORS, execute
@@ -23,6 +23,9 @@ from models import Killmail, User, UserKillmail, Victim
 log = logging.getLogger(__name__)
 
 CURSOR = "killmail"
+
+#: Told how many attackers and items are about to be read; may raise.
+Spend = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,15 @@ def page_of(
     before_id: int | None,
     named_fields: frozenset[str],
     after: str | None = None,
+    spend: Spend | None = None,
 ) -> Page[KillmailView]:
     """The newest `first` of the viewer's killmails, or those below `before_id`. ESI's ids grow with time."""
     query = chosen.apply(_mine(viewer, *KILLMAIL_COLUMNS), viewer)
     if before_id is not None:
         query = query.where(_bounds(lambda killmail_id: killmail_id < before_id))
     rows = list(query.order_by(UserKillmail.killmail_id.desc()).limit(first + 1).tuples())
+    if spend is not None:
+        spend(rows_to_read(rows[:first], named_fields))
     views = build(rows[:first], named_fields)
     return make_page(CURSOR, [(view.id, view) for view in views], len(rows) > first, after)
 
@@ -115,9 +121,13 @@ def held_by(viewer: User) -> dict[str, int]:
     return {"alone": int(row[0]) - int(row[1]), "shared": int(row[1])}
 
 
-def one_of(viewer: User, killmail_id: int, named_fields: frozenset[str]) -> KillmailView | None:
+def one_of(
+    viewer: User, killmail_id: int, named_fields: frozenset[str], spend: Spend | None = None
+) -> KillmailView | None:
     """One of the viewer's killmails; None says as little about others' as about those that do not exist."""
     rows = list(_mine(viewer, *KILLMAIL_COLUMNS).where(UserKillmail.killmail_id == killmail_id).tuples())
+    if spend is not None:
+        spend(rows_to_read(rows, named_fields))
     views = build(rows, named_fields)
     return views[0] if views else None
 

@@ -14,7 +14,7 @@ import accounts
 from api import killmails, syncs
 from api.context import context_of, viewer_of
 from api.errors import BadUserInput
-from api.killmail_views import AttackerView, KillmailView
+from api.killmail_views import AttackerView, ItemView, KillmailView
 from api.pages import Page, check_first, decode_cursor
 from api.scalars import parse_id
 from api.system import QueueCount
@@ -26,6 +26,7 @@ Info = GraphQLResolveInfo[Any]
 query = ObjectType("Query")
 user_type = ObjectType("User")
 killmail_type = ObjectType("Killmail")
+item_type = ObjectType("Item")
 
 
 @query.field("me")
@@ -40,7 +41,8 @@ def resolve_worker_status(_root: Any, info: Info) -> Sequence[QueueCount]:
 
 @query.field("killmail")
 def resolve_killmail(_root: Any, info: Info, id: str) -> KillmailView | None:
-    return killmails.one_of(viewer_of(info), parse_id(id, "id"), context_of(info).named_fields)
+    context = context_of(info)
+    return killmails.one_of(viewer_of(info), parse_id(id, "id"), context.named_fields, context.rows.spend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,10 @@ def resolve_killmails(
     viewer = viewer_of(info)
     chosen = killmails.Filter.of_input(filter or {})
     before_id = None if after is None else decode_cursor(killmails.CURSOR, after)
-    page = killmails.page_of(viewer, chosen, check_first(first), before_id, context_of(info).named_fields, after)
+    context = context_of(info)
+    page = killmails.page_of(
+        viewer, chosen, check_first(first), before_id, context.named_fields, after, context.rows.spend
+    )
     return KillmailConnection(page, viewer, chosen)
 
 
@@ -111,7 +116,16 @@ def resolve_is_loss(killmail: KillmailView, info: Info) -> bool:
 
 
 @killmail_type.field("attackers")
-def resolve_attackers(killmail: KillmailView, _info: Info, first: int | None = None) -> Sequence[AttackerView]:
+def resolve_attackers(killmail: KillmailView, info: Info, first: int | None = None) -> Sequence[AttackerView]:
     if first is not None and first < 0:
         raise BadUserInput("first must not be negative.")
-    return killmail.attackers[:first]
+    attackers = killmail.attackers[:first]
+    context_of(info).rows.spend(len(attackers))
+    return attackers
+
+
+@killmail_type.field("items")
+@item_type.field("items")
+def resolve_items(holder: KillmailView | ItemView, info: Info) -> Sequence[ItemView]:
+    context_of(info).rows.spend(len(holder.items))
+    return holder.items

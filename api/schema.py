@@ -8,7 +8,7 @@ from ariadne import ObjectType, load_schema_from_path, make_executable_schema
 from graphql import GraphQLSchema
 
 from api.mutations import mutation
-from api.resolvers import killmail_type, query, user_type
+from api.resolvers import item_type, killmail_type, query, user_type
 from api.scalars import big_int, date_time
 from settings import ROOT
 
@@ -29,7 +29,7 @@ def resolve_event(payload: Any, _info: Any, **_arguments: Any) -> Any:
 def _bind() -> GraphQLSchema:
     return make_executable_schema(
         load_schema_from_path(str(SCHEMA_FILE)),
-        [query, mutation, subscription, user_type, killmail_type, date_time, big_int],
+        [query, mutation, subscription, user_type, item_type, killmail_type, date_time, big_int],
         convert_names_case=True,
     )
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from api import killmails, syncs
 from api.errors import BadUserInput
-from api.killmail_views import Entity, KillmailView, names_of
+from api.killmail_views import UNBOUNDED, Entity, KillmailView, names_of
 from api.system import System
 from api.worker_status import queue_status
 from database import db, utcnow
@@ -28,6 +28,8 @@ from models import User
 MAX_WAITING = 256
 #: Killmails read and sent at a time when old ones are replayed.
 REPLAY_CHUNK = 200
+#: Likewise where their attackers or items are asked for: one may have thousands.
+WHOLE_CHUNK = 10
 #: A replay starts so much earlier: a transaction that began before another may commit after it.
 OVERLAP = timedelta(seconds=30)
 #: How many sent killmails are remembered before those that cannot come again are forgotten.
@@ -133,7 +135,8 @@ class NewKillmails(Subscription):
                 self._replay.append(killmail_id)
 
     def _next_chunk(self) -> list[KillmailView]:
-        chunk = [self._replay.popleft() for _ in range(min(REPLAY_CHUNK, len(self._replay)))]
+        most = WHOLE_CHUNK if self.named_fields & UNBOUNDED else REPLAY_CHUNK
+        chunk = [self._replay.popleft() for _ in range(min(most, len(self._replay)))]
         with db.connection_context():
             return killmails.load(chunk, self.named_fields)
 

@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from flask import Blueprint, abort, current_app, request
@@ -27,6 +28,7 @@ from api.errors import ApiError, BadUserInput, RateLimited, Unauthenticated, for
 from api.execution import InvalidDocumentError, Prepared, prepare, run
 from api.hub import EXTENSION as EXTENSION
 from api.hub import SIGNED_OUT, Hub
+from api.limits import RowBudget
 from api.session import current_user
 from api.subscribing import open_subscription
 from api.subscriptions import Reader, Subscription
@@ -258,10 +260,12 @@ class Execution:
     def __init__(
         self, prepared: Prepared, context: Context, variables: dict[str, Any], operation_name: str | None
     ) -> None:
-        self._arguments = (prepared, context, variables, operation_name)
+        self._prepared = prepared
+        self._context = context
+        self._arguments = (variables, operation_name)
 
     def __call__(self, payload: Any = None) -> dict[str, Any]:
-        return run(*self._arguments, root=payload)
+        return run(self._prepared, replace(self._context, rows=RowBudget()), *self._arguments, root=payload)
 
 
 class _Running:

@@ -288,6 +288,13 @@ class TestReplay:
         assert sorted(next_ids(client, 60)) == list(range(1, 61))
         assert client.quiet()
 
+    @pytest.mark.parametrize(("field", "at_once"), [("id", 30), ("attackers", 10), ("items", 10), ("value", 10)])
+    def test_whole_killmails_are_read_a_few_at_a_time(self, viewer: User, field: str, at_once: int) -> None:
+        for killmail_id in range(1, 31):
+            make_killmail(killmail_id, viewer)
+        reader = subscriptions.Reader(viewer, lambda: None, lambda: None)
+        assert len(subscriptions.NewKillmails(reader, 0, frozenset({field})).take()) == at_once
+
 
 class TestSlowConsumers:
     def test_a_client_that_does_not_read_delays_nobody_and_is_closed(

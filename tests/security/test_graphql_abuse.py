@@ -15,9 +15,11 @@ import pytest
 from flask.testing import FlaskClient
 from graphql import get_introspection_query
 
+from api import limits
 from api.execution import InvalidDocumentError, prepare
-from models import User
-from tests.security.asking import ask, codes
+from database import insert_rows
+from models import Killmail, User
+from tests.security.asking import ask, codes, data
 from tests.web_app import FakeBackend, make_killmail, make_user
 
 #: Bytes that somebody whom nobody knows may have for one request. GraphiQL's introspection takes about 60 KB.
@@ -161,6 +163,70 @@ def test_a_pilot_cannot_have_the_longest_list_many_times_over(
     assert "errors" not in plain.get_json()
     aliased = ask(client, "{ killmail(id: 1) { " + each(60, "a#: attackers { damageDone character { id } }") + " } }")
     assert len(aliased.data) < 15 * len(plain.data)
+
+
+def make_fight(killmail_id: int, viewer: User, attackers: int) -> None:
+    """A killmail with so many attackers."""
+    make_killmail(killmail_id, viewer, attackers=0)
+    columns = ("killmail_id", "ordinal", "damage_done", "final_blow", "security_status")
+    insert_rows("attackers", columns, [(killmail_id, each, 1, each == 0, 0.0) for each in range(attackers)])
+    Killmail.update(attacker_count=attackers).where(Killmail.killmail_id == killmail_id).execute()
+
+
+def test_many_large_fights_at_once_are_refused_before_they_are_read(
+    client: FlaskClient, sign_in: Callable[[User], None]
+) -> None:
+    # Given a page of fights
+    user = make_user()
+    sign_in(user)
+    for killmail_id in range(1, 26):
+        make_fight(killmail_id, user, 800)
+    # When attackers of all of them are asked for, or of many in several pages
+    for query in (
+        "{ killmails { nodes { id attackers { damageDone } } } }",
+        "{ killmails { nodes { id attackers(first: 1) { damageDone } } } }",
+        "{ " + each(3, "a#: killmails(first: 5) { nodes { attackers { damageDone } } }") + " }",
+    ):
+        response = ask(client, query)
+        # Then the answer says what to do
+        assert set(codes(response)) == {"BAD_USER_INPUT"}
+        assert "fewer killmails" in response.get_json()["errors"][0]["message"]
+    # And what shows no attackers but the last, or fewer killmails, is answered
+    for query in (
+        "{ killmails { nodes { id attackerCount finalBlow { damageDone } } } }",
+        "{ killmails(first: 5) { nodes { id attackers { damageDone } } } }",
+    ):
+        assert "errors" not in ask(client, query).get_json()
+
+
+def test_the_largest_fight_known_is_answered_and_not_four_times(
+    client: FlaskClient, sign_in: Callable[[User], None]
+) -> None:
+    user = make_user()
+    sign_in(user)
+    make_fight(1, user, 3753)
+    whole = "attackers { damageDone } items { flag items { flag } }"
+    assert len(data(client, f"{{ killmail(id: 1) {{ {whole} }} }}")["killmail"]["attackers"]) == 3753
+    assert set(codes(ask(client, "{ killmail(id: 1) { " + each(4, "a#: attackers { damageDone }") + " } }"))) == {
+        "BAD_USER_INPUT"
+    }
+
+
+def test_many_items_at_once_are_refused_too(
+    client: FlaskClient, sign_in: Callable[[User], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_ROWS", 11)
+    user = make_user()
+    sign_in(user)
+    for killmail_id in (1, 2, 3, 4):
+        make_killmail(killmail_id, user)  # with three items each
+    assert "errors" not in ask(client, "{ killmail(id: 1) { items { flag items { flag } } } }").get_json()
+    for query in (
+        "{ killmails { nodes { items { flag } } } }",
+        "{ killmails { nodes { value { total } } } }",
+        "{ killmail(id: 1) { " + each(4, "a#: items { " + each(4, "b#: items { flag }") + " }") + " } }",
+    ):
+        assert set(codes(ask(client, query))) == {"BAD_USER_INPUT"}
 
 
 def test_aliases_do_not_get_round_the_limit_on_mutations(
