@@ -12,7 +12,7 @@ import accounts
 from api import login, syncs
 from api.context import context_of, viewer_of
 from api.errors import BadUserInput, Unavailable
-from api.session import current_user, sign_out
+from api.session import sign_out
 from api.system import SyncRequest
 from models import Trigger, User
 
@@ -76,10 +76,10 @@ def resolve_unlink_character(_root: Any, info: Info) -> UnlinkPayload:
 
 
 @mutation.field("logout")
-def resolve_logout(_root: Any, _info: Info) -> bool:
-    was_signed_in = current_user() is not None
+def resolve_logout(_root: Any, info: Info) -> bool:
+    viewer_of(info)
     sign_out()
-    return was_signed_in
+    return True
 
 
 def _sync_of(viewer: User, request: SyncRequest) -> syncs.SyncView | None:

@@ -33,6 +33,7 @@ def test_signed_out_gets_null_for_me_and_unauthenticated_for_the_rest(client: Fl
         "{ syncs { nodes { id } } }",
         "mutation { syncMyKillmails { queued } }",
         "mutation { unlinkCharacter { unlinked } }",
+        "mutation { logout }",
     ):
         assert code_of(ask(client, query)) == "UNAUTHENTICATED", query
 
