@@ -15,7 +15,7 @@ help: ## what there is
 demo: $(VENV)/installed ## the whole system against a simulated ESI, on a machine that has nothing but Python
 	@$(BIN)/python scripts/demo.py
 
-demo-services: $(VENV)/installed ## the same with the real processes, on DATABASE_URL and RABBITMQ_URL
+demo-services: $(VENV)/installed ## the same with the real processes, on the servers of DATABASE_URL and RABBITMQ_URL
 	@$(BIN)/python scripts/demo.py --services
 
 run: $(VENV)/installed ## the system on your own EVE application, from .env

@@ -25,11 +25,15 @@ class Failure(Exception):
     """Ends the script with exit 1 and this one line."""
 
 
-def run(parser: ArgumentParser, main: Callable[[Namespace, settings.Settings], None]) -> None:
-    """Parse, connect, run `main`, and turn every expected failure into one line on stderr."""
+def run(
+    parser: ArgumentParser,
+    main: Callable[[Namespace, settings.Settings], None],
+    read: Callable[[Namespace], settings.Settings] = lambda _: settings.current(),
+) -> None:
+    """Parse, read the settings, connect, run `main`, and turn every expected failure into one line on stderr."""
     arguments = parser.parse_args()
     try:
-        config = settings.current()
+        config = read(arguments)
         logs.configure(config)
         logging.getLogger("pika").setLevel(logging.CRITICAL)  # a broker that is away is told by us, in one line
         database.connect(config.database_url)

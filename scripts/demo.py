@@ -1,7 +1,8 @@
 """The whole system against a simulated ESI: log pilots in, sync their killmails, compare, and serve.
 
-Everything runs in processes of its own, on free ports, with a database of its own under var/demo. With ONCE=1, or
-when the output is no terminal, it ends after the summary: 0 if the database equals the truth, 1 if anything is lost.
+Everything runs in processes of its own, on free ports, with a database of its own: a file under var/demo, or with
+--services one that is made beside DATABASE_URL and taken away at the end. With ONCE=1, or when the output is no
+terminal, it ends after the summary: 0 if the database equals the truth, 1 if anything is lost.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import command
 import requests
@@ -29,10 +32,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import database
-import ledger
 import settings
 from models import Sync, User
-from scripts import truth
+from scripts import scratch, truth
 
 DEMO = settings.VAR / "demo"
 #: Three pilots, 520 killmails (some in two lists): eleven seconds at ESI's ceiling.
@@ -88,27 +90,51 @@ def system(environment: dict[str, str], services: bool) -> Iterator[str]:
         yield wait_for_line(service, "Listening on ")
 
 
-def demo_environment(esi_url: str, services: bool) -> dict[str, str]:
-    """The demo's own settings, whatever the caller's `.env` says; of the caller's, only the services' addresses."""
-    environment = dict(os.environ) | dict.fromkeys(settings.NAMES, "")
+def read_addresses(arguments: argparse.Namespace) -> settings.Settings:
+    """Of the caller's settings, where the services are, and without --services not even that; the rest is the demo's.
+
+    Raises SettingsError for a malformed address and command.Failure for one that is missing.
+    """
+    hidden = set(settings.NAMES) - ({"DATABASE_URL", "RABBITMQ_URL"} if arguments.services else set())
+    config = settings.load(os.environ | dict.fromkeys(hidden, "") | own_secrets())
+    if arguments.services and (config.rabbitmq_url is None or config.database_url.startswith("sqlite")):
+        raise command.Failure("set DATABASE_URL (postgresql://…) and RABBITMQ_URL (amqp://…) for demo-services")
+    return config
+
+
+def own_secrets() -> dict[str, str]:
+    return {"SECRET_KEY": secrets.token_urlsafe(48), "TOKEN_KEYS": Fernet.generate_key().decode()}
+
+
+@contextmanager
+def addresses(config: settings.Settings, console: Console) -> Iterator[tuple[str, str]]:
+    """Where this demo's database is, and its broker ("" for none): nothing that production uses."""
+    if config.rabbitmq_url is None:
+        yield f"sqlite:///{DEMO}/killmails.db", ""
+        return
+    with (
+        scratch.scratch_database(config.database_url) as database_url,
+        scratch.scratch_broker(config.rabbitmq_url) as rabbitmq_url,
+    ):
+        names = [urlsplit(url).path.removeprefix("/") for url in (database_url, rabbitmq_url)]
+        console.print(f"Until the demo ends: database {names[0]}, virtual host {names[1]}", markup=False)
+        yield database_url, rabbitmq_url
+
+
+def demo_environment(esi_url: str, database_url: str, rabbitmq_url: str) -> dict[str, str]:
+    """The settings of the demo's processes, whatever the caller's environment and `.env` say."""
+    environment = dict(os.environ) | dict.fromkeys(settings.NAMES, "") | own_secrets()
     port = free_port(settings.DEFAULT_PORT)
-    environment |= {
-        "DATABASE_URL": f"sqlite:///{DEMO}/killmails.db",
+    return environment | {
+        "DATABASE_URL": database_url,
+        "RABBITMQ_URL": rabbitmq_url,
         "ESI_URL": esi_url,
         "SSO_URL": esi_url,
         "EVE_CLIENT_ID": "demo",
         "EVE_CLIENT_SECRET": "demo",
         "EVE_CALLBACK_URL": f"http://127.0.0.1:{port}/auth/callback",
-        "SECRET_KEY": secrets.token_urlsafe(48),
-        "TOKEN_KEYS": Fernet.generate_key().decode(),
         "PORT": str(port),
     }
-    if services:
-        config = settings.current()
-        if config.rabbitmq_url is None or config.database_url.startswith("sqlite"):
-            raise command.Failure("set DATABASE_URL (postgresql://…) and RABBITMQ_URL (amqp://…) for demo-services")
-        environment |= {"DATABASE_URL": config.database_url, "RABBITMQ_URL": config.rabbitmq_url}
-    return environment
 
 
 def free_port(wanted: int) -> int:
@@ -171,19 +197,6 @@ def characters(esi_url: str) -> dict[int, str]:
     return {int(character_id): character["name"] for character_id, character in truth_of.items()}
 
 
-def make_room(character_ids: set[int]) -> None:
-    """Forget the pilots of a demo before this one. A database with anybody else in it is not a demo's."""
-    with database.db.connection_context():
-        strangers = User.select().where(User.character_id.not_in(character_ids)).count()
-        if strangers:
-            raise command.Failure(
-                f"this database holds {strangers} users: a demo would refresh their tokens at the simulator; "
-                "name a scratch database in DATABASE_URL"
-            )
-        for user in User.select():
-            ledger.unlink(user.id)
-
-
 def watch(console: Console, expected: int) -> None:
     """A bar from the first login to the last sync's end, and a line for each sync's change of state."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -226,19 +239,29 @@ def summarize(console: Console, names: dict[int, str], esi_url: str, seconds: fl
     return not wrong
 
 
-def main(arguments: argparse.Namespace, _settings: settings.Settings) -> None:
+@contextmanager
+def connected(database_url: str) -> Iterator[None]:
+    """The demo's database, to look into; no connection is left when it is taken away."""
+    pool: Any = database.connect(database_url)
+    try:
+        yield
+    finally:
+        pool.close_all()
+
+
+def main(arguments: argparse.Namespace, config: settings.Settings) -> None:
     console = Console(highlight=False)
     once = os.environ.get("ONCE") == "1" or not sys.stdout.isatty()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `finally`: no process stays behind
     with ExitStack() as stack:
         stack.enter_context(alone())
+        database_url, rabbitmq_url = stack.enter_context(addresses(config, console))
         esi_url = stack.enter_context(simulator())
-        environment = demo_environment(esi_url, arguments.services)
-        database.connect(settings.load(environment).database_url)
+        environment = demo_environment(esi_url, database_url, rabbitmq_url)
+        stack.enter_context(connected(database_url))
         web_url = stack.enter_context(system(environment, arguments.services))
         console.print(f"Simulated ESI and SSO: {esi_url}\nThe system: {web_url} (its output: {DEMO}/web.log)")
         names = characters(esi_url)
-        make_room(set(names))
         for fault in BURST:
             requests.post(f"{esi_url}/_simulator/faults", json=fault, timeout=10).raise_for_status()
         started = time.monotonic()
@@ -258,4 +281,4 @@ def main(arguments: argparse.Namespace, _settings: settings.Settings) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--services", action="store_true", help="on DATABASE_URL and RABBITMQ_URL, with real processes")
-    command.run(parser, main)
+    command.run(parser, main, read_addresses)
