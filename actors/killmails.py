@@ -19,8 +19,9 @@ from killmails import MalformedKillmail, hash_matches, parse_killmail
 
 logger = logging.getLogger(__name__)
 
-#: ESI answers 422 to right pairs now and then (zKillboard issue 210): only so many in a row are believed.
-INVALID_HASH_TRIES = 3
+#: ESI answers 422 to right pairs under load (zKillboard issue 210): only so many in a row are believed. With the waits
+#: between them (`FETCH_BACKOFF`) that takes at least half a day; the syncs wait for the first four only.
+INVALID_HASH_TRIES = 8
 
 #: Shorter than the ledger's lease of 60 s, longer than any request (connect 3 s, read 15 s).
 TIME_LIMIT_MS = 45_000

@@ -126,13 +126,16 @@ def _join(active: Sync, priority: int, *, full: bool, sent_at: datetime | None) 
 
 
 def retry_given_up(user_id: int, priority: int) -> int:
-    """Give every deferred killmail of a user's lists a fresh try now; returns how many there were."""
+    """Give every deferred killmail of a user's lists a fresh try now; returns how many there were.
+
+    Refusals are counted anew, too: tries that a pilot hurried are too close together to prove anything.
+    """
     mine = f"""
         SELECT l.killmail_id FROM ledger l JOIN user_killmails u ON u.killmail_id = l.killmail_id
         WHERE u.user_id = ? AND l.state = 'deferred' ORDER BY l.killmail_id {lock_clause(of="l")}
     """
     rows = execute(
-        f"""UPDATE ledger SET state = 'pending', attempts = 0, not_before = NULL,
+        f"""UPDATE ledger SET state = 'pending', attempts = 0, refusals = 0, not_before = NULL,
                    priority = CASE WHEN priority < ? THEN ? ELSE priority END
             WHERE killmail_id IN ({mine})""",
         (priority, priority, user_id),
@@ -152,7 +155,7 @@ def _raise_fetches(sync_id: int, priority: int) -> None:
     )
     if priority >= INTERACTIVE_PRIORITY:
         execute(
-            f"""UPDATE ledger SET attempts = 0, not_before = NULL,
+            f"""UPDATE ledger SET attempts = 0, refusals = 0, not_before = NULL,
                     state = CASE WHEN state = 'deferred' THEN 'pending' ELSE state END
                 WHERE (state = 'deferred' OR attempts >= ?) AND state <> 'rejected' AND killmail_id IN ({mine})""",
             (ATTEMPTS_BEFORE_DEFERRED, sync_id),

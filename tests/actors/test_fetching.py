@@ -122,34 +122,66 @@ def test_after_four_failures_the_sync_ends_without_it_and_the_ledger_goes_on(sim
     assert rows() == {}
 
 
-def test_three_422_reject_it_and_the_sync_ends(simulated, sync, later, tick, post):
+def test_a_minute_of_422_loses_nothing(simulated, sync, later, tick):
+    """ESI answers 422 to right pairs under load (zKillboard issue 210); load passes."""
     pilot = simulated.pilot(1)
     simulated.fault("killmail", "status:422")
-
     sync(pilot)
-    for _ in range(2):
+    for _ in range(3):
         assert only_sync().state == SyncState.FETCHING
         later(100)
         tick()
-
     done = only_sync()
-    assert (only_row().state, only_row().attempts) == ("rejected", 3)
     assert (done.state, done.saved, done.failed) == (SyncState.FINISHED, 0, 1)
+    assert (only_row().state, only_row().attempts) == ("deferred", 4)
+
+    simulated.mend()
+    later(20 * 60)
+    tick()
+    assert stored() == simulated.list_of(pilot)
+
+
+def test_422_for_half_a_day_rejects_it(simulated, sync, later, tick):
+    pilot = simulated.pilot(1)
+    simulated.fault("killmail", "status:422")
+    sync(pilot)
+    minutes = 0
+    while only_row().state != "rejected":
+        assert minutes < 24 * 60, only_row().last_error
+        minutes += 10
+        later(600)
+        tick()
+    assert minutes >= 12 * 60
+    asked = len(simulated.asked("killmail"))
     later(48 * 3600)
     tick()
-    assert len(simulated.asked("killmail")) == 3, "what ESI rejected is not asked for again"
+    assert len(simulated.asked("killmail")) == asked, "what ESI rejected is not asked for again"
 
 
-def test_a_422_after_other_failures_is_no_third_422(simulated, sync, later, tick):
-    """ESI answers 422 to right pairs under load, which is when it answers 5xx, too (zKillboard issue 210)."""
+def test_tries_that_a_pilot_hurried_are_not_counted_together(simulated, sync, later, tick):
     pilot = simulated.pilot(1)
-    for kind in ("status:500", "status:500", "status:422"):
-        simulated.fault("killmail", kind, count=1)
+    simulated.fault("killmail", "status:422")
+    for _ in range(3):
+        sync(pilot)
+        for _ in range(4):
+            later(100)
+            tick()
+    assert (only_row().state, only_row().refusals) == ("deferred", 4)
+
+
+def test_another_failure_starts_the_count_of_422_anew(simulated, sync, later, tick):
+    pilot = simulated.pilot(1)
+    simulated.fault("killmail", "status:422", count=7)
+    simulated.fault("killmail", "status:500", count=1)
+    simulated.fault("killmail", "status:422", count=7)
 
     sync(pilot)
-    for _ in range(4):
-        later(100)
+    for _ in range(14):
+        later(29 * 3600)
         tick()
+    assert only_row().state != "rejected"
+    later(29 * 3600)
+    tick()
 
     assert stored() == simulated.list_of(pilot), f"given up for good: {[row.last_error for row in Fetch.select()]}"
 

@@ -170,6 +170,17 @@ def test_a_pilot_who_asks_in_person_gets_a_fresh_try_of_what_was_given_up(user, 
     assert row(2).state == "deferred"  # not this pilot's
 
 
+def test_a_fresh_try_counts_refusals_anew(user):
+    """Those that a pilot hurried are too close together to prove that there is no such killmail."""
+    listed(user, [1])
+    failed(1, times=4, refused=True)
+    joined(user, Trigger.WEB)
+    assert row(1).refusals == 0
+    failed(1, times=4, refused=True)
+    ledger.retry_given_up(user.id, 8)
+    assert row(1).refusals == 0
+
+
 def test_a_script_that_joins_gives_no_fresh_try(user):
     listed(user, [1])
     failed(1)

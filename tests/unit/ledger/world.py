@@ -133,12 +133,12 @@ def stored(*ids: int) -> None:
         assert settle(taken(killmail_id)).stored
 
 
-def failed(killmail_id: int, times: int = 1) -> tuple[int, ...]:
-    """This killmail failed so often in a row; returns the syncs that the last failure may have completed."""
+def failed(killmail_id: int, times: int = 1, *, refused: bool = False) -> tuple[int, ...]:
+    """This killmail failed, or was refused, so often in a row; returns the syncs that this may have completed."""
     may_be_complete: tuple[int, ...] = ()
     for _ in range(times):
         make_due(killmail_id)
-        may_be_complete = ledger.defer(taken(killmail_id), "ESI answered 500")
+        may_be_complete = ledger.defer(taken(killmail_id), "ESI answered 500", refused=refused)
     return may_be_complete
 
 
