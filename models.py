@@ -55,7 +55,7 @@ class FetchState(StrEnum):
     SENT = "sent"  # a message is on its way; taken back when `claimed_until` passes
     FETCHING = "fetching"  # one worker holds it until `claimed_until`
     DEFERRED = "deferred"  # a transient failure; pending again after `not_before`
-    REJECTED = "rejected"  # ESI says there is no such killmail; only a full sync by hand tries again
+    REJECTED = "rejected"  # ESI says there is no such killmail; each full sync tries once more
 
 
 class Table(Model):

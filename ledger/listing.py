@@ -258,9 +258,11 @@ def _want(sync: ClaimedSync, ids: Sequence[int], hashes: dict[int, str], now: da
         f"ledger.state = 'deferred' OR (ledger.state <> 'rejected' AND ledger.attempts >= {ATTEMPTS_BEFORE_DEFERRED})"
     )
     retry = given_up if sync.priority >= INTERACTIVE_PRIORITY else "FALSE"
-    # Rejected rows come back where a full sync was asked for by hand, or where ESI now lists another hash.
-    again = "TRUE" if sync.full and sync.trigger == "MANUAL" else "ledger.killmail_hash <> excluded.killmail_hash"
-    fresh = f"(({retry}) OR (ledger.state = 'rejected' AND {again}))"
+    # Rejected rows come back where ESI now lists another hash; and for a full sync, whoever asked for it, once: the
+    # refusals stay counted, so that one more rejects the row again.
+    other_hash = "(ledger.state = 'rejected' AND ledger.killmail_hash <> excluded.killmail_hash)"
+    anew = f"(({retry}) OR {other_hash})"
+    fresh = f"({anew} OR ledger.state = 'rejected')" if sync.full else anew
     insert_rows(
         "ledger",
         ("killmail_id", "killmail_hash", "priority", "state", "attempts", "refusals", "created_at"),
@@ -269,7 +271,7 @@ def _want(sync: ClaimedSync, ids: Sequence[int], hashes: dict[int, str], now: da
         ON CONFLICT (killmail_id) DO UPDATE SET
             priority = CASE WHEN excluded.priority > ledger.priority THEN excluded.priority ELSE ledger.priority END,
             attempts = CASE WHEN {fresh} THEN 0 ELSE ledger.attempts END,
-            refusals = CASE WHEN {fresh} THEN 0 ELSE ledger.refusals END,
+            refusals = CASE WHEN {anew} THEN 0 ELSE ledger.refusals END,
             not_before = CASE WHEN {fresh} THEN NULL ELSE ledger.not_before END,
             killmail_hash = CASE WHEN {fresh} THEN excluded.killmail_hash ELSE ledger.killmail_hash END,
             state = CASE WHEN {fresh} AND ledger.state IN ('deferred', 'rejected') THEN 'pending' ELSE ledger.state END

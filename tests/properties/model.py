@@ -244,8 +244,7 @@ class Model:
     def _want(self, run: Run, wanted: int) -> None:
         row = self.rows.setdefault(wanted, Row(run.priority))
         row.priority = max(row.priority, run.priority)
-        by_hand = run.full and run.trigger == "MANUAL"
-        if (row.given_up and run.priority >= IN_PERSON) or (row.state == "rejected" and by_hand):
+        if (row.given_up and run.priority >= IN_PERSON) or (row.state == "rejected" and run.full):
             self._afresh(row)
 
     def _afresh(self, row: Row) -> None:

@@ -28,9 +28,11 @@ from tests.unit.ledger.world import (
     lose_leases,
     make_due,
     make_user,
+    opened,
     reading,
     rejected,
     row,
+    row_state,
     settle,
     stored,
     sync_row,
@@ -258,15 +260,16 @@ def test_a_killmail_given_up_and_just_being_tried_again_is_waited_for_by_who_ask
     ("trigger", "full", "version", "fresh"),
     [
         (Trigger.SCHEDULE, False, 0, False),
-        (Trigger.SCHEDULE, True, 0, False),
-        (Trigger.LOGIN, True, 0, False),
+        (Trigger.SCHEDULE, True, 0, True),
+        (Trigger.LOGIN, False, 0, False),
+        (Trigger.LOGIN, True, 0, True),
         (Trigger.MANUAL, False, 0, False),
         (Trigger.MANUAL, True, 0, True),
         (Trigger.SCHEDULE, False, 1, True),
         (Trigger.LOGIN, False, 1, True),
     ],
 )
-def test_a_rejected_killmail_comes_back_for_a_full_sync_by_hand_or_with_another_hash(
+def test_a_rejected_killmail_comes_back_for_a_full_sync_or_with_another_hash(
     user, other, trigger, full, version, fresh
 ):
     listed(other, [1])
@@ -276,6 +279,44 @@ def test_a_rejected_killmail_comes_back_for_a_full_sync_by_hand_or_with_another_
     assert (after.state, after.attempts) == (("pending", 0) if fresh else ("rejected", 1))
     assert after.killmail_hash == hash_of(1, version)
     assert ledger.ready_to_finish([sync_id]) == ([] if fresh else [sync_id])
+
+
+def test_full_asked_of_an_active_sync_brings_rejected_killmails_back(user):
+    stored_before = listed(user, [1])
+    rejected(1)
+    finished(stored_before)
+    # Given a scheduled sync that is under way
+    sync_id = opened(user, force=True)
+    # When a script joins it
+    joined(user, Trigger.MANUAL, full=True, force=True)
+    end_listing(add_page(claimed(sync_id), [1]).sync)
+    # Then it asks for what was rejected
+    assert row_state(1) == "pending"
+
+
+def test_full_asked_of_a_sync_that_fetches_makes_the_next_bring_rejected_killmails_back(user):
+    first = listed(user, [1, 2])
+    rejected(1)
+    joined(user, Trigger.MANUAL, full=True, force=True)
+    stored(2)
+    finished(first)
+    assert row_state(1) == "rejected"
+    [sync_id] = ledger.open_due_syncs(10)
+    add_page(claimed(sync_id), [1, 2])
+    assert row_state(1) == "pending"
+
+
+def test_a_full_sync_tries_what_was_rejected_only_once(user, other):
+    listed(other, [1, 2])
+    for killmail_id in (1, 2):
+        failed(killmail_id, times=7, refused=True)
+        make_due(killmail_id)
+        rejected(killmail_id)
+    listed(user, [1], full=True)
+    assert row(1).refusals == 7
+    # Another hash is another killmail, as far as refusals go
+    listed(make_user(), [2], version=1, full=True)
+    assert row(2).refusals == 0
 
 
 def test_another_hash_disturbs_nothing_that_is_under_way(user, other):
