@@ -102,17 +102,16 @@ class Limiter:
         closed = closed_gate(view, group)
         if closed is not None:
             return Allowance(0, closed.until, closed.reason)
-        if is_down(view.gates.get(DOWNTIME)):
-            return Allowance(1, None, None)  # the probe
+        probe = is_down(view.gates.get(DOWNTIME))
         if not group.bucketed:
-            return Allowance(UNLIMITED, None, None)
+            return Allowance(1 if probe else UNLIMITED, None, None)
         bucket = view.bucket or Bucket(group.allowance, group.window_seconds)
         # As if those on their way had left now: that is when theirs will return.
         left = bucket.spend(view.now, group.cost * upcoming)
         reserve = reserve_of(left.allowance, background=background)
         requests = (left.remaining(view.now) - reserve) // group.cost
         if requests > 0 and not left.is_closed(view.now):
-            return Allowance(1 if left.on_trial else requests, None, None)
+            return Allowance(1 if probe or left.on_trial else requests, None, None)
         worth_waking = max(group.cost, left.allowance // WORTH_WAKING)
         return Allowance(0, left.reopens_at(view.now, worth_waking, reserve), USED_UP)
 

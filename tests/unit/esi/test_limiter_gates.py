@@ -138,6 +138,21 @@ def test_when_the_time_has_passed_one_request_probes(limiter, other):
     assert limiter.allowance(STATUS, "ip", background=False).requests > 1
 
 
+def test_a_probe_needs_tokens_like_any_request(limiter):
+    """Told otherwise, the dispatcher would send what is refused, round and round."""
+    # Given downtime whose time has passed, and all that background work may spend is spent
+    answer(limiter, 200, {"X-Ratelimit-Remaining": str(KILLMAIL.allowance // 4)})
+    go_down(limiter)
+    time_passes(16)
+    # Then who asks what may go is told the same as who wants to go
+    told = limiter.allowance(KILLMAIL, "ip", background=True)
+    closed = refused(limiter, background=True)
+    assert (told.requests, told.reason) == (0, closed.reason)
+    assert told.reopens_at is not None
+    assert told.reopens_at >= closed.until
+    assert limiter.allowance(KILLMAIL, "ip", background=False).requests == 1
+
+
 def test_a_probe_that_fails_closes_the_road_for_longer_each_time(limiter):
     go_down(limiter)
     time_passes(16)
