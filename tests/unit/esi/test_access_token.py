@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import threading
 import time
 from datetime import UTC, datetime
@@ -138,7 +139,9 @@ WRONG_CLAIMS = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "check"), WRONG_CLAIMS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("changes", "check"), WRONG_CLAIMS, ids=lambda value: re.sub(r"\d{10}", "time", str(value))[:40]
+)
 def test_a_wrong_claim_is_refused_by_name(sso, world, changes, check):
     error = refusal(sso, world.token(**changes))
 
