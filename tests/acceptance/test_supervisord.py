@@ -237,7 +237,7 @@ def wait_for_web(system: Cluster) -> None:
             return requests.get(f"{system.web_url}/readyz", timeout=10).status_code == 200
         return False
 
-    wait_until(ready, "the web is ready", 30)
+    wait_until(ready, "the web is ready", 90)
 
 
 def processes_of(checkout: Path, program: str) -> set[int]:

@@ -21,6 +21,7 @@ def test_two_pilots_see_only_their_own(system: Cluster, sit_down: Callable[..., 
     for pilot, name in ((one, one_name), (two, two_name)):
         pilot.log_in(name)
         pilot.wait_for_sync()
+    expect(two.rows).to_have_count(3, timeout=PATIENCE_MS)
     # When killmails of one of them come
     before = two.shown_ids()
     system.simulated.post(f"characters/{one_id}/killmails", {"count": 2, "bust_cache": True})
