@@ -4,8 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Most tests wait for processes and clocks, so that more of them than processors go well side by side; a file stays together.
-PARALLEL ?= --numprocesses 3 --dist loadfile
+# Most tests wait for processes and clocks, so that two of them go well side by side; a file stays together.
+PARALLEL ?= --numprocesses 2 --dist loadfile
 
 .PHONY: help demo demo-services run test chaos attacks properties browser bench check format clean
 
