@@ -1,10 +1,17 @@
-"""`dramatiq tests.chaos.doubling`: the system's own workers behind a broker that delivers everything twice.
+"""The system's own processes behind a broker that delivers everything twice, whoever sends it.
 
-Each message is published a second time, every tenth of them half a minute late: long after its work is done.
+`dramatiq tests.chaos.doubling`, `periodiq tests.chaos.doubling`, and for the web `python -m tests.chaos.doubling`.
+Each message is published a second time, every tenth of them half a minute late: long after its work is done. What was
+doubled is written, a line a copy, to the file that CHAOS_COPIES names: it outlives whoever is killed.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+from collections import Counter
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -12,6 +19,8 @@ from dramatiq.common import dq_name
 
 import actors
 
+#: Where the copies are counted.
+COPIES = "CHAOS_COPIES"
 #: Milliseconds by which a late copy comes.
 LATE_MS = 30_000
 #: One copy in so many is a late one.
@@ -24,15 +33,35 @@ class Doubling(dramatiq.Middleware):
     COPY = "chaos_copy"
 
     def __init__(self) -> None:
-        self._count = 0
+        self._number = count(1)
+        #: `dramatiq`, `periodiq`, or this file for the web.
+        self._sender = Path(sys.argv[0]).stem
 
     def after_enqueue(self, broker: dramatiq.Broker, message: dramatiq.Message[Any], delay: int | None) -> None:
         if message.options.get(self.COPY) or message.queue_name == dq_name(message.queue_name):
             return
-        self._count += 1
-        late = LATE_MS if self._count % LATE_EVERY == 0 else None
+        late = LATE_MS if next(self._number) % LATE_EVERY == 0 else None
         broker.enqueue(message.copy(options={self.COPY: True}), delay=late)
+        note_copy(self._sender, message.actor_name)
+
+
+def note_copy(sender: str, actor: str) -> None:
+    """One short line in one write: several processes append to the file."""
+    output = os.open(os.environ[COPIES], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(output, f"{sender} {actor}\n".encode())
+    os.close(output)
+
+
+def copies(path: Path) -> Counter[tuple[str, str]]:
+    """How many copies were published, by sender and actor."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return Counter((sender, actor) for sender, _, actor in (line.partition(" ") for line in lines))
 
 
 broker = actors.broker
 broker.add_middleware(Doubling())
+
+if __name__ == "__main__":
+    from app import main  # the other two import no web
+
+    sys.exit(main())

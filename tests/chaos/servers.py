@@ -57,7 +57,6 @@ class PrivatePostgres:
 
     directory: Path
     port: int = field(default_factory=free_port)
-    restarts: int = 0
 
     def __post_init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -79,11 +78,6 @@ class PrivatePostgres:
     def stop(self, mode: str = "fast") -> None:
         """`fast` ends every session, `immediate` is a crash: the log is replayed at the next start."""
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
-
-    def restart(self, mode: str = "fast") -> None:
-        self.stop(mode)
-        self.start()
-        self.restarts += 1
 
     @property
     def _data(self) -> Path:
@@ -109,7 +103,6 @@ class PrivateRabbitmq:
 
     directory: Path
     port: int = field(default_factory=free_port)
-    restarts: int = 0
     _child: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -158,7 +151,6 @@ class PrivateRabbitmq:
     def restart(self, number: int = signal.SIGTERM) -> None:
         self.stop(number)
         self.start()
-        self.restarts += 1
 
     def purge(self, *queues: str) -> int:
         """Drop what is ready in these queues; returns how many messages that was."""
