@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from dramatiq.common import dq_name, xq_name
 import database
 from actors import queues
 from events_rabbitmq import EXCHANGE
-from tests import rabbitmq
+from tests import postgres, rabbitmq
 from tests.acceptance.cluster import Cluster
 from tests.acceptance.conftest import services
 from tests.acceptance.pilots import Browser
@@ -91,8 +92,8 @@ class Listener(threading.Thread):
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory, both_services: None) -> Iterator[Evidence]:
-    with services(tmp_path_factory.mktemp("secrets"), *SIMULATOR) as system:
-        change_environment(system)
+    with role_with_password() as role, services(tmp_path_factory.mktemp("secrets"), *SIMULATOR) as system:
+        change_environment(system, role)
         found = Evidence()
         listener = Listener(found)
         listener.start()
@@ -102,10 +103,22 @@ def evidence(tmp_path_factory: pytest.TempPathFactory, both_services: None) -> I
         listener.join(5)
 
 
-def change_environment(system: Cluster) -> None:
+@contextlib.contextmanager
+def role_with_password() -> Iterator[str]:
+    """Somebody who may do in PostgreSQL what the tests' own user may, but whose password is known to this test."""
+    role = f"killmails_test_{secrets.token_hex(6)}"
+    postgres.administer(f"CREATE ROLE {role} LOGIN PASSWORD '{DATABASE_PASSWORD}'")
+    postgres.administer(f'GRANT "{urlsplit(postgres.SERVER).username}" TO {role}')
+    try:
+        yield role
+    finally:
+        postgres.administer(f"DROP ROLE {role}")
+
+
+def change_environment(system: Cluster, role: str) -> None:
     environment = dict(system.processes.environment)
     parts = urlsplit(environment["DATABASE_URL"])
-    netloc = f"{parts.username}:{DATABASE_PASSWORD}@{parts.hostname}:{parts.port or 5432}"
+    netloc = f"{role}:{DATABASE_PASSWORD}@{parts.hostname}:{parts.port or 5432}"
     environment["DATABASE_URL"] = urlunsplit(parts._replace(netloc=netloc))
     environment |= {"LOG_LEVEL": "DEBUG", "EVE_CLIENT_SECRET": CLIENT_SECRET}
     system.processes.environment = environment
