@@ -1,13 +1,17 @@
-"""Fixtures of every test that needs a database file, settings, or a web application without the system behind it."""
+"""Fixtures of every test that needs a database file, settings, or a web application without the system behind it.
+
+And the rule of skips: with CI=true there are none, but for tests whose marker says that they need what a checkout does
+not hold (`real_killmails`) or write what only a person asks for (`screenshots`).
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 from cryptography.fernet import Fernet
@@ -28,6 +32,38 @@ from tests.web_app import FakeBackend
 
 # A developer's own settings stay out of the tests: the actors read theirs when they are imported.
 os.environ.update(dict.fromkeys(settings_module.NAMES, ""))
+
+#: 439 real killmails beside the repository, and no part of it.
+REAL_KILLMAILS = settings_module.ROOT.parent / "shared" / "esi" / "killmails"
+#: Markers of tests that may be skipped everywhere.
+MAY_BE_SKIPPED = ("real_killmails", "screenshots")
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("real_killmails") is not None and not REAL_KILLMAILS.is_dir():
+        pytest.skip("the real killmails are not here: ../shared/esi/killmails")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    return report if any(map(item.get_closest_marker, MAY_BE_SKIPPED)) else without_skip(report)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return without_skip((yield))
+
+
+def without_skip(report: Report) -> Report:
+    """With CI=true a skip is a failure: what is not run there is run nowhere."""
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"CI=true allows no skip. {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from settings import ROOT
 from tests.acceptance.cluster import cluster
+from tests.conftest import REAL_KILLMAILS as REAL
 
-REAL = ROOT.parent / "shared" / "esi" / "killmails"
 
-
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real killmails are not there: {REAL.parent.name}/{REAL.name}")
+@pytest.mark.real_killmails
 def test_real_killmails_arrive_as_they_are(tmp_path: Path) -> None:
     arguments = ("--killmails", str(REAL), "--limit", "char-killmail=1000/1m")
     with cluster(tmp_path, f"sqlite:///{tmp_path}/killmails.db", "", *arguments) as system:

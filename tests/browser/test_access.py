@@ -96,6 +96,7 @@ def test_everything_is_done_with_the_keyboard(pilot: Pilot) -> None:
     expect(page.get_by_role("link", name="LOG IN with EVE Online")).to_be_visible()
 
 
+@pytest.mark.screenshots
 @pytest.mark.skipif(os.environ.get("SCREENSHOTS") != "1", reason="SCREENSHOTS=1 takes the README's pictures anew")
 def test_pictures_for_the_readme(system: Cluster, sit_down: Callable[..., Pilot]) -> None:
     # Given a pilot with killmails, and more of them on their way

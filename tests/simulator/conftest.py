@@ -11,8 +11,8 @@ from simulator.config import Config
 from tests.simulator.client import Client
 
 Simulate = Callable[..., Client]
-#: Real documents and killmails beside the repository; they are no part of it.
-MATERIAL = Path(__file__).parents[2] / ".." / "shared" / "esi"
+#: What CCP publishes of ESI and SSO: the OpenAPI document, cut to the routes used here, and the key set.
+DOCUMENTS = Path(__file__).parents[1] / "fixtures" / "esi"
 
 
 @pytest.fixture
@@ -32,11 +32,3 @@ def simulate() -> Iterator[Simulate]:
         client.session.close()
     for simulator in running:
         simulator.stop()
-
-
-@pytest.fixture
-def material() -> Path:
-    """The folder of real material; a test that needs it is skipped where it is not."""
-    if not MATERIAL.is_dir():
-        pytest.skip(f"no real ESI material in {MATERIAL.name}/ beside the repository")
-    return MATERIAL

@@ -8,6 +8,7 @@ import pytest
 
 from simulator.killmail_files import load
 from simulator.world import true_hash
+from tests.conftest import REAL_KILLMAILS
 
 
 def _write(folder: Path, killmail_id: int, victim: int | None, final_blow: int | None) -> None:
@@ -72,10 +73,10 @@ def test_a_folder_without_killmails_is_refused(tmp_path):
         load(tmp_path, 3, seed=1)
 
 
-def test_real_killmails_are_served_as_they_are(simulate, material):
-    folder = material / "killmails"
-    files = {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
-    client = simulate(killmails_dir=folder, pilots=3)
+@pytest.mark.real_killmails
+def test_real_killmails_are_served_as_they_are(simulate):
+    files = {file.stem: json.loads(file.read_text()) for file in REAL_KILLMAILS.glob("*.json")}
+    client = simulate(killmails_dir=REAL_KILLMAILS, pilots=3)
 
     truth = client.truth()
     listed = {one: text for references in truth.values() for one, text in references}

@@ -6,6 +6,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tests.simulator.conftest import DOCUMENTS
+
 
 def test_names_resolve_in_a_batch(simulate):
     """esi/README.md §1: id, name and category."""
@@ -70,9 +72,9 @@ def _schema(document: Any, path: str, method: str = "get", status: str = "200") 
     return content | {"components": document["components"]}
 
 
-def test_every_answer_is_what_the_openapi_document_says(simulate, material):
+def test_every_answer_is_what_the_openapi_document_says(simulate):
     """esi/README.md §1: the OpenAPI document of 2026-08-18 is the contract."""
-    document = json.loads((material / "openapi-2026-08-18-killmails.json").read_text())
+    document = json.loads((DOCUMENTS / "openapi-2026-08-18-killmails.json").read_text())
     client = simulate(killmail_count=100, page_size=1000)
     pilot = next(iter(client.truth()))
     check = jsonschema.validate

@@ -10,6 +10,7 @@ import jwt
 import pytest
 
 from tests.simulator.client import CALLBACK, SCOPE, Client
+from tests.simulator.conftest import DOCUMENTS
 
 GONE = "Invalid refresh token. Token missing/expired."
 GRANT_GONE = "Invalid refresh token. Character grant missing/expired."
@@ -42,9 +43,9 @@ def test_metadata_points_at_this_address(simulate):
     assert document["code_challenge_methods_supported"] == ["S256"]
 
 
-def test_the_key_set_is_shaped_like_the_real_one(simulate, material):
+def test_the_key_set_is_shaped_like_the_real_one(simulate):
     """esi/README.md §4: an RS256 and an ES256 key, plus SkipUnresolvedJsonWebKeys."""
-    real = json.loads((material / "sso" / "jwks-2026-03-12.json").read_text())
+    real = json.loads((DOCUMENTS / "jwks-2026-03-12.json").read_text())
     served = simulate().get("/oauth/jwks").json()
 
     assert served["SkipUnresolvedJsonWebKeys"] is True

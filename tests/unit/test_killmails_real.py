@@ -1,24 +1,23 @@
 """439 real killmails from 2008 to 2026: each is read whole, comes back as it was, and bears out the hash rule."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from killmails import final_blow, hash_matches, is_npc, item_rows, nest_items, parse_killmail, to_json
+from tests.conftest import REAL_KILLMAILS
 
-FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "esi"
-INDEX = FOLDER / "killmails_index.json"
+INDEX = REAL_KILLMAILS.parent / "killmails_index.json"
 
-pytestmark = pytest.mark.skipif(not INDEX.is_file(), reason="the real killmails (../shared/esi) are not here")
+pytestmark = pytest.mark.real_killmails
 
 
 @pytest.fixture(scope="module")
 def real() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """(entry of the index, body as ESI served it) of each."""
     index = json.loads(INDEX.read_text("utf-8"))["killmails"]
-    bodies = [json.loads((FOLDER / "killmails" / entry["file"]).read_text("utf-8")) for entry in index]
+    bodies = [json.loads((REAL_KILLMAILS / entry["file"]).read_text("utf-8")) for entry in index]
     for body in bodies:
         del body["killmail_hash"]  # added by the collection; ESI serves none
     return list(zip(index, bodies, strict=True))

@@ -20,12 +20,12 @@ from killmails import parse_killmail
 from ledger import storing
 from models import User
 from settings import ROOT
+from tests.conftest import REAL_KILLMAILS
 from tests.web_app import link, make_killmail, make_user, name
 from web import export
 from web.raw import esi_form
 
 FIXTURES = sorted((ROOT / "tests" / "fixtures" / "killmails").glob("*.json"))
-REAL = sorted((ROOT.parent / "shared" / "esi" / "killmails").glob("*.json"))
 HOSTILE = "<script>alert(1)</script>\u202e\"'&"
 PATHS = (
     "/killmails",
@@ -215,9 +215,9 @@ def test_every_kind_of_killmail_has_a_page_and_comes_back_as_it_was(
     assert client.get("/killmails/export.json").get_json() == [raw.get_json()]
 
 
-@pytest.mark.skipif(not REAL, reason="the real killmails are not here: ../shared/esi/killmails")
+@pytest.mark.real_killmails
 def test_real_killmails_come_back_as_they_were(client: FlaskClient, viewer: User) -> None:
-    bodies = [json.loads(path.read_text()) for path in REAL]
+    bodies = [json.loads(path.read_text()) for path in REAL_KILLMAILS.glob("*.json")]
     ids = [stored(body, viewer) for body in bodies]
     for body, view in zip(bodies, killmails.load(ids, EVERYTHING), strict=True):
         form = esi_form(view)

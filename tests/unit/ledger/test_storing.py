@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,10 +12,9 @@ from database import db, execute
 from killmails import INT64_MAX, Attacker, Item, Killmail, expected_hash, is_npc, is_solo, parse_killmail
 from ledger.storing import load, store
 from models import Killmail as StoredKillmail
+from tests.conftest import REAL_KILLMAILS
 from tests.unit.ledger.world import hash_of, make_killmail
 from tests.unit.test_killmails_properties import made
-
-REAL = Path(__file__).resolve().parents[3].parent / "shared" / "esi" / "killmails"
 
 
 def names() -> set[int]:
@@ -32,10 +30,10 @@ def test_what_is_stored_is_read_back_the_same(killmail):
         transaction.rollback()
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real killmails (../shared/esi) are not here")
+@pytest.mark.real_killmails
 def test_every_real_killmail_is_read_back_the_same():
     with db.atomic():
-        for file in sorted(REAL.glob("*.json")):
+        for file in sorted(REAL_KILLMAILS.glob("*.json")):
             killmail = parse_killmail(json.loads(file.read_text("utf-8")))
             assert store(killmail, expected_hash(killmail))
             assert load(killmail.killmail_id) == killmail, file.name
