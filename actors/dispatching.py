@@ -41,7 +41,7 @@ def dispatch_now() -> int:
     upcoming = ledger.upcoming()
     interactive = limiter.allowance(KILLMAIL, THIS_ADDRESS, background=False, upcoming=upcoming)
     background = limiter.allowance(KILLMAIL, THIS_ADDRESS, background=True, upcoming=upcoming)
-    allowed = ledger.Allowed(interactive.requests, background.requests)
+    allowed = ledger.Allowed(interactive.requests, background.requests, probe=interactive.probe)
     outgoing = ledger.dispatch(allowed, window())
     sent = _send(outgoing)
     wakes = [_blocked_until(interactive, interactive=True), _blocked_until(background, interactive=False)]

@@ -9,7 +9,7 @@ import dramatiq
 import ledger
 import runtime
 from actors.dispatching import dispatch_now, wake_for
-from actors.middleware import THIS_ADDRESS, FetchClaims, Held
+from actors.middleware import FetchClaims, Held
 from actors.queues import KILLMAILS, SECOND
 from actors.syncs import finish_if_complete
 from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited
@@ -57,7 +57,7 @@ def fetch_killmail(killmail_id: int) -> None:
 
 def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
     killmail_id = held.claim.killmail_id
-    if isinstance(error, EsiRateLimited | EsiErrorLimited) or (isinstance(error, EsiDowntime) and _road_closed(held)):
+    if isinstance(error, EsiRateLimited | EsiErrorLimited) or _fell_to_downtime(held, error):
         # ESI asks everybody to wait; this killmail has done nothing wrong. The dispatcher sees until when.
         ledger.release(held.claim)
         dispatch_now()
@@ -68,11 +68,19 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
         finish_if_complete(ledger.reject(held.claim, str(error)))
     else:
         finish_if_complete(ledger.defer(held.claim, str(error), refused=refused))
-        wake_for(ledger.next_due())
+        if held.permit.is_probe:
+            dispatch_now()  # sends nothing while the road is closed, and plans for the next probe
+        else:
+            wake_for(ledger.next_due())
 
 
-def _road_closed(held: Held) -> bool:
-    return runtime.limiter().allowance(held.group, THIS_ADDRESS, background=False).requests == 0
+def _fell_to_downtime(held: Held, error: EsiError | MalformedKillmail) -> bool:
+    """Whether the road is closed for failures like this one, and for others' than this.
+
+    A probe's failure alone keeps the road closed, so that its killmail pays for it. Given back for nothing, one that
+    always fails would be the next probe again, and close ESI to everybody for ever.
+    """
+    return isinstance(error, EsiDowntime) and not held.permit.is_probe and runtime.limiter().is_down()
 
 
 def _claims() -> FetchClaims:

@@ -103,7 +103,6 @@ class Held:
 
     claim: ledger.Claim
     permit: RequestPermit
-    group: RateGroup
 
 
 class FetchClaims(Middleware):
@@ -175,7 +174,9 @@ class FetchClaims(Middleware):
             raise SkipMessage("nothing to fetch")
         try:
             background = claim.priority < INTERACTIVE_PRIORITY
-            permit = runtime.limiter().acquire(group, THIS_ADDRESS, background=background)
+            permit = runtime.limiter().acquire(
+                group, THIS_ADDRESS, background=background, failed_before=claim.attempts > 0
+            )
         except Closed as closed:
             ledger.release(claim)
             self._look_again(message, closed)
@@ -183,7 +184,7 @@ class FetchClaims(Middleware):
         except BaseException:
             ledger.release(claim)
             raise
-        return Held(claim, permit, group)
+        return Held(claim, permit)
 
     def _wait_for_lease(self, killmail_id: int) -> None:
         """RabbitMQ gives a killed worker's messages to others at once; what it held is free when its lease runs out."""

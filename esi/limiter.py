@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from esi import rate_store
 from esi.charges import Spent
@@ -50,11 +50,13 @@ WORTH_WAKING = 100
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """How many requests may still be made now. With none, `reopens_at` (seconds since the epoch) and `reason` say
-    when and why; both are None otherwise."""
+    when and why; both are None otherwise. `probe`: ESI was found down, and the one request finds out whether it is
+    still."""
 
     requests: int
     reopens_at: float | None
     reason: str | None
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,10 @@ class Limiter:
         #: Threads of one process take turns: at once they would only make each other decide again.
         self._turn = threading.Lock()
 
-    def acquire(self, group: RateGroup, owner: str, *, background: bool) -> RequestPermit:
+    def acquire(self, group: RateGroup, owner: str, *, background: bool, failed_before: bool = False) -> RequestPermit:
         """Leave for one request of `owner` (a character's id, or one name for this address), which is to be made now.
+
+        `failed_before`: the same request has failed already, which may be its own fault and not ESI's.
 
         Sleeps until its slot, HORIZON_SECONDS at most. Raises Closed where the road is closed for longer. Must not be
         called within a transaction: its locks would hold up every other process while this one sleeps.
@@ -87,7 +91,7 @@ class Limiter:
         if rate_store.in_transaction():
             raise RuntimeError("a permit is acquired outside of transactions")
         deadline = time.monotonic() + HORIZON_SECONDS
-        reserved = self._reserve(group, _key(group, owner), background)
+        reserved = replace(self._reserve(group, _key(group, owner), background), failed_before=failed_before)
         try:
             slot_at = self._await_slot(deadline)
         except BaseException:  # Closed, or the thread is being stopped: either way nothing is sent
@@ -104,16 +108,20 @@ class Limiter:
             return Allowance(0, closed.until, closed.reason)
         probe = is_down(view.gates.get(DOWNTIME))
         if not group.bucketed:
-            return Allowance(1 if probe else UNLIMITED, None, None)
+            return Allowance(1 if probe else UNLIMITED, None, None, probe)
         bucket = view.bucket or Bucket(group.allowance, group.window_seconds)
         # As if those on their way had left now: that is when theirs will return.
         left = bucket.spend(view.now, group.cost * upcoming)
         reserve = reserve_of(left.allowance, background=background)
         requests = (left.remaining(view.now) - reserve) // group.cost
         if requests > 0 and not left.is_closed(view.now):
-            return Allowance(1 if probe or left.on_trial else requests, None, None)
+            return Allowance(1 if probe or left.on_trial else requests, None, None, probe)
         worth_waking = max(group.cost, left.allowance // WORTH_WAKING)
         return Allowance(0, left.reopens_at(view.now, worth_waking, reserve), USED_UP)
+
+    def is_down(self) -> bool:
+        """Whether ESI was found down, and nothing has succeeded since."""
+        return is_down(rate_store.read("", self._clock).gates.get(DOWNTIME))
 
     def snapshot(self) -> list[RoadState]:
         """Every group's emptiest bucket, without its owner, and every gate that is closed."""

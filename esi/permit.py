@@ -42,6 +42,7 @@ class Reservation:
     """What was taken for one request, and what was known when it was.
 
     `spent`: None where the group has no bucket. `probe`: this request finds out whether ESI is up again.
+    `failed_before`: the same request has failed already.
     """
 
     group: RateGroup
@@ -50,6 +51,7 @@ class Reservation:
     gates: Mapping[str, Gate]
     spent: Spent | None
     probe: bool
+    failed_before: bool = False
 
     def failures(self, gate: str) -> int:
         """Failures in a row at that gate, as read when the request was let go."""
@@ -68,6 +70,11 @@ class RequestPermit:
         self._reservation = reservation
         self._log = log
         self._used = False
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether this request finds out if ESI is up again: if it fails, the road stays closed for its failure."""
+        return self._reservation.probe
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """ESI answered. Closes roads, corrects what was reserved, learns a changed rule."""
@@ -131,6 +138,9 @@ class RequestPermit:
         if self._reservation.probe:
             until = now + probe_pause(self._reservation.failures(DOWNTIME) + 1)
             rate_store.keep_closed(DOWNTIME, until)
+            return
+        if self._reservation.failed_before and not self._reservation.failures(DOWNTIME):
+            # Others have succeeded since it failed first: it tells of itself, and not of ESI.
             return
         until = now + probe_pause(DOWNTIME_FAILURES)
         if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN):

@@ -29,10 +29,14 @@ _HELD = "killmail_id = ? AND state = 'fetching' AND claimed_until = ?"
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """How many requests may be made now: by anyone, and by background work. From the limiter, at one moment."""
+    """How many requests may be made now: by anyone, and by background work. From the limiter, at one moment.
+
+    `probe`: one request, which finds out whether ESI is up again.
+    """
 
     interactive: int
     background: int
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,8 @@ def dispatch(allowed: Allowed, window: int) -> list[Outgoing]:
     """Mark rows sent, highest priority first and newest first, and return them in that order.
 
     At most `window` messages are out at a time, counting for each priority only those that are not below it: a
-    login's killmails never wait for a window full of background work.
+    login's killmails never wait for a window full of background work. A probe goes first to what has failed least: a
+    killmail that always fails must not keep ESI closed for the others.
     """
     with db.atomic():
         # One dispatcher at a time: two would each see the same room in the window and fill it twice.
@@ -78,9 +83,13 @@ def dispatch(allowed: Allowed, window: int) -> list[Outgoing]:
         _promote_due()
         out = dict(execute("SELECT priority, COUNT(*) FROM ledger WHERE state = 'sent' GROUP BY priority").fetchall())
         urgent = sum(count for priority, count in out.items() if priority >= INTERACTIVE_PRIORITY)
-        rows = _mark_sent(INTERACTIVE_PRIORITY, 10, min(allowed.interactive, window - urgent))
-        room = window - sum(out.values()) - len(rows)
-        rows += _mark_sent(0, INTERACTIVE_PRIORITY - 1, min(allowed.background - len(rows), room))
+        room = window - sum(out.values())
+        if allowed.probe:
+            lowest = 0 if min(allowed.background, room) > 0 else INTERACTIVE_PRIORITY
+            rows = _mark_sent(lowest, 10, min(allowed.interactive, window - urgent), least_failed=True)
+        else:
+            rows = _mark_sent(INTERACTIVE_PRIORITY, 10, min(allowed.interactive, window - urgent))
+            rows += _mark_sent(0, INTERACTIVE_PRIORITY - 1, min(allowed.background, room) - len(rows))
     rows.sort(key=lambda row: (-row.priority, -row.killmail_id))
     return rows
 
@@ -245,15 +254,17 @@ def _promote_due() -> None:
     )
 
 
-def _mark_sent(lowest: int, highest: int, count: int) -> list[Outgoing]:
+def _mark_sent(lowest: int, highest: int, count: int, *, least_failed: bool = False) -> list[Outgoing]:
     if count <= 0:
         return []
+    # Attempts stand in no index: all that is pending is sorted, once for each probe.
+    order = "attempts, priority DESC, killmail_id DESC" if least_failed else "priority DESC, killmail_id DESC"
     # MATERIALIZED: as a plain sub-select PostgreSQL may run it again for every row, and so past its limit.
     rows: Any = execute(
         f"""
         WITH picked AS MATERIALIZED (
             SELECT killmail_id FROM ledger WHERE state = 'pending' AND priority BETWEEN ? AND ?
-            ORDER BY priority DESC, killmail_id DESC LIMIT ? {lock_clause(skip_locked=True)})
+            ORDER BY {order} LIMIT ? {lock_clause(skip_locked=True)})
         UPDATE ledger SET state = 'sent', claimed_until = ? WHERE killmail_id IN (SELECT killmail_id FROM picked)
         RETURNING killmail_id, priority
         """,

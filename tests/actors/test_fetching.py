@@ -8,7 +8,7 @@ import logging
 import pytest
 
 import events
-from models import Fetch, Killmail, SyncState
+from models import Fetch, Killmail, Sync, SyncState
 from tests.actors.asking import only_row, only_sync, rows, stored, wake
 
 
@@ -232,6 +232,49 @@ def test_downtime_closes_the_road_and_costs_the_rest_no_attempt(simulated, sync,
         tick()
     assert stored() == simulated.list_of(pilot)
     assert only_sync().state == SyncState.FINISHED
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 3), (27, 30), (0, 6)])
+def test_killmails_that_always_answer_504_fail_alone(simulated, sync, later, tick, first, last):
+    """Of thirty, the newest or the oldest. Five failures in a row are downtime; whose they are shows in the probes."""
+    pilot, other = simulated.pilot(30), simulated.pilot()
+    poisoned = set(simulated.list_of(pilot)[first:last])
+    for killmail_id in poisoned:
+        simulated.fault("killmail", "status:504", killmail_id=killmail_id)
+
+    sync(pilot)
+    for _ in range(14):
+        later(61)
+        tick()
+
+    done = only_sync()
+    assert (done.state, done.saved, done.failed) == (SyncState.FINISHED, 30 - len(poisoned), len(poisoned))
+    assert set(rows()) == poisoned
+    # And they do not keep another pilot's waiting, who comes while they are tried again
+    simulated.fight(other, 5)
+    asked = sync(other)
+    later(61)
+    tick()
+    assert Sync.get_by_id(asked.id).state == SyncState.FINISHED
+    assert set(stored()) >= set(simulated.list_of(other))
+
+
+def test_a_long_downtime_costs_the_probes_killmails_one_attempt_each(simulated, sync, later, tick):
+    pilot = simulated.pilot(20)
+    simulated.fault("killmail", "status:503")
+
+    sync(pilot)
+    for _ in range(10):
+        later(61)
+        tick()
+
+    # The four failures before the road was closed, and ten probes: each goes to one that has not been tried
+    assert sorted(row.attempts for row in rows().values()) == [0] * 6 + [1] * 14
+    simulated.mend()
+    for _ in range(2):
+        later(61)
+        tick()
+    assert stored() == simulated.list_of(pilot)
 
 
 def test_a_killmail_that_two_pilots_want_is_asked_for_once_and_ends_both_syncs(simulated, sync):

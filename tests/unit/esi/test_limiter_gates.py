@@ -8,7 +8,7 @@ import time
 import pytest
 
 from esi import rate_store
-from esi.limiter import Limiter
+from esi.limiter import Allowance, Limiter
 from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, STATUS, UNBUCKETED
 from esi.roads import DOWNTIME
 from tests.unit.esi.limiting import RATE, answer, counted_statements, refused, time_passes
@@ -114,6 +114,21 @@ def test_five_failures_in_a_row_close_every_road(limiter, other):
         assert time.time() + 10 <= closed.until <= time.time() + 16
 
 
+def test_what_failed_before_tells_nothing_of_esi_when_others_succeeded_since(limiter):
+    # Given things that always fail, among others that succeed
+    for _ in range(4):
+        permits = [limiter.acquire(KILLMAIL, "ip", background=True, failed_before=True) for _ in range(4)]
+        for permit in permits:
+            permit.answered(504, {})
+    # Then the road is open
+    assert not limiter.is_down()
+    # But where something fails for the first time, they count like it
+    answer(limiter, 504)
+    for _ in range(4):
+        limiter.acquire(KILLMAIL, "ip", background=True, failed_before=True).answered(504, {})
+    assert limiter.is_down()
+
+
 @pytest.mark.parametrize("status", [400, 404, 429, 500])
 def test_other_failures_are_no_downtime(limiter, status):
     for _ in range(6):
@@ -126,7 +141,7 @@ def test_when_the_time_has_passed_one_request_probes(limiter, other):
     # Given downtime whose time has passed
     go_down(limiter)
     time_passes(16)
-    assert other.allowance(KILLMAIL, "ip", background=True).requests == 1
+    assert other.allowance(KILLMAIL, "ip", background=True) == Allowance(1, None, None, probe=True)
     # When one request is on its way
     probe = other.acquire(KILLMAIL, "ip", background=False)
     # Then all others wait

@@ -39,6 +39,27 @@ def test_the_highest_priority_first_and_of_these_the_newest():
     assert dispatch_all() == [Outgoing(*sent) for sent in [(4, 8), (2, 8), (6, 5), (3, 5), (5, 3), (1, 3)]]
 
 
+def test_a_probe_goes_to_what_has_failed_least():
+    # Given failures of the most urgent and the newest
+    listed(make_user(), [9], Trigger.LOGIN)
+    failed(9, times=2)
+    listed(make_user(), [8])
+    failed(8)
+    listed(make_user(), [7])
+    make_due(8)
+    make_due(9)
+    # Then they are the last to find out whether ESI is up again
+    probes = [ledger.dispatch(Allowed(1, 1, probe=True), PLENTY) for _ in range(3)]
+    assert probes == [[Outgoing(7, 3)], [Outgoing(8, 3)], [Outgoing(9, 8)]]
+
+
+def test_a_probe_is_interactive_where_background_may_spend_nothing():
+    listed(make_user(), [1], Trigger.LOGIN)
+    listed(make_user(), [2])
+    assert ledger.dispatch(Allowed(1, 0, probe=True), PLENTY) == [Outgoing(1, 8)]
+    assert ledger.dispatch(Allowed(1, 0, probe=True), PLENTY) == []
+
+
 def test_a_row_is_marked_sent_with_a_lease_and_sent_once(user):
     listed(user, [1])
     assert len(dispatch_all()) == 1
