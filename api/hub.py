@@ -11,7 +11,6 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -31,6 +30,8 @@ EXTENSION = "killmail-sync.hub"
 #: Sockets of one process, and of one user (or address, signed out): a browser has a few tabs.
 MAX_SOCKETS = 1_000
 MAX_SOCKETS_EACH = 20
+#: Sockets of one process without a session: no page of ours opens one, and many addresses must not crowd out pilots.
+MAX_STRANGERS = 50
 #: Events handled together, and events held back before the database is read again instead.
 BATCH = 500
 MAX_WAITING = 10_000
@@ -75,12 +76,18 @@ class Hub:
     def enter(self, socket: Socket) -> bool:
         """False when there are too many already."""
         with self._lock:
-            each = Counter(other.owner for other in self._sockets)
-            if len(self._sockets) >= MAX_SOCKETS or each[socket.owner] >= MAX_SOCKETS_EACH:
+            if not self._has_room(socket):
                 return False
             self._sockets.add(socket)
             self._start()
             return True
+
+    def _has_room(self, socket: Socket) -> bool:
+        strangers = sum(other.user_id is None for other in self._sockets)
+        if socket.user_id is None and strangers >= MAX_STRANGERS:
+            return False
+        each = sum(other.owner == socket.owner for other in self._sockets)
+        return len(self._sockets) < MAX_SOCKETS and each < MAX_SOCKETS_EACH
 
     def _start(self) -> None:
         """Make sure that the thread runs. One that died, whatever of, is followed by another, which makes up for it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,7 @@ from api.context import Context
 from api.errors import ApiError, BadUserInput, RateLimited, Unauthenticated, format_error
 from api.execution import InvalidDocumentError, Prepared, prepare, run
 from api.hub import EXTENSION as EXTENSION
-from api.hub import SIGNED_OUT, Hub
+from api.hub import GOING_AWAY, SIGNED_OUT, Hub
 from api.limits import RowBudget
 from api.session import current_user
 from api.subscribing import open_subscription
@@ -44,6 +45,8 @@ PROTOCOL = "graphql-transport-ws"
 
 #: Seconds a client has for its connection_init.
 INIT_SECONDS = 10.0
+#: Seconds a client without a session, which cannot subscribe to anything, may be silent between two operations.
+STRANGER_SECONDS = 60.0
 #: Running subscriptions of one socket, and characters of an operation's id.
 MAX_SUBSCRIPTIONS = 20
 MAX_ID_LENGTH = 128
@@ -97,6 +100,7 @@ class Connection:
         self._system = of
         self._acknowledged = False
         self._init_deadline = time.monotonic() + INIT_SECONDS
+        self._idle_deadline = time.monotonic() + STRANGER_SECONDS if user is None else math.inf
         self._running: dict[str, _Running] = {}
         self._closing: _CloseError | None = None
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -145,6 +149,8 @@ class Connection:
             raise self._closing
         if not self._acknowledged and time.monotonic() >= self._init_deadline:
             raise _CloseError(INIT_TIMEOUT, "Connection initialisation timeout")
+        if time.monotonic() >= self._idle_deadline:
+            raise _CloseError(GOING_AWAY, "Nothing is asked, and nobody signed in")
         for operation_id, running in list(self._running.items()):
             self._deliver(operation_id, running)
 
@@ -152,6 +158,8 @@ class Connection:
         due = [running.subscription.seconds_until_due() for running in self._running.values()]
         if not self._acknowledged:
             due.append(max(0.0, self._init_deadline - time.monotonic()))
+        if self._user is None:
+            due.append(max(0.0, self._idle_deadline - time.monotonic()))
         return min((seconds for seconds in due if seconds is not None), default=None)
 
     def _receive(self, text: str | bytes) -> None:
@@ -180,6 +188,8 @@ class Connection:
         if not self._acknowledged:
             raise _CloseError(UNAUTHORIZED, "Unauthorized")
         operation_id = _operation_id(message)
+        if self._user is None:
+            self._idle_deadline = time.monotonic() + STRANGER_SECONDS
         if operation_id in self._running:
             raise _CloseError(ID_TAKEN, f"Subscriber for {operation_id} already exists")
         try:

@@ -19,7 +19,7 @@ from flask import Flask
 from peewee import Database
 
 import events
-from api import transport_ws
+from api import hub, transport_ws
 from events import KillmailStored
 from models import User
 from tests.api.socket_client import Client, Closed
@@ -220,6 +220,34 @@ def test_strangers_sockets_do_not_crowd_out_pilots(connect: Connect, viewer: Use
     assert [ended(strangers[each]) for each in refused] == [1013] * 5
     with undisturbed(connect, viewer, 3):
         pass
+
+
+def test_strangers_from_everywhere_leave_room_for_pilots(
+    connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MAX_STRANGERS", 3)
+    # Given as many strangers as there may be, each from an address of its own
+    for number in range(3):
+        connect(None, header=[f"X-Forwarded-For: 192.0.2.{number}"])
+    # When one more comes
+    one_more = connect(None, init=False, header=["X-Forwarded-For: 192.0.2.99"])
+    # Then it is sent away, and a pilot is not
+    assert ended(one_more) == 1013
+    with undisturbed(connect, viewer, 3):
+        pass
+
+
+def test_a_stranger_who_asks_nothing_is_closed_and_a_pilot_is_not(
+    connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_ws, "STRANGER_SECONDS", 0.5)
+    pilot, stranger = connect(viewer), connect(None)
+    # Pings are no reason to stay
+    until = time.monotonic() + 10
+    with pytest.raises(Closed, match="1001"):
+        while time.monotonic() < until:
+            stranger.settle()
+    pilot.settle()
 
 
 @pytest.mark.parametrize(
