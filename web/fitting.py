@@ -7,7 +7,7 @@ is shown under "Elsewhere".
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.killmail_views import Entity, ItemView
 from api.values import BLUEPRINT_COPY
@@ -29,19 +29,23 @@ ELSEWHERE = "Elsewhere"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Equal things in one slot with one fate. `inside`: what was in a container."""
+    """Equal things in one slot with one fate. `inside`: what was in a container; `more`: lines left out there."""
 
     type: Entity | None
     quantity: int
     dropped: bool
     is_copy: bool
     inside: Sequence[Line] = ()
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
+    """`more`: lines left out, what is inside them included."""
+
     name: str
     lines: Sequence[Line]
+    more: int = 0
 
 
 def slot_of(flag: int) -> str:
@@ -56,6 +60,37 @@ def fitting(items: Iterable[ItemView]) -> list[Slot]:
     for item in sorted(items, key=lambda item: item.flag):
         by_slot[slot_of(item.flag)].append(item)
     return [Slot(name, lines(by_slot[name])) for name in order if by_slot[name]]
+
+
+def within(slots: Iterable[Slot], budget: int) -> list[Slot]:
+    """The slots with `budget` lines in all: what lies in containers is left out first, and how much, is counted."""
+    left = _Budget(budget)
+    begun = [(slot, left.take(slot.lines)) for slot in slots]
+    return [
+        Slot(slot.name, [_opened(line, left) for line in taken], _count(slot.lines[len(taken) :]))
+        for slot, taken in begun
+    ]
+
+
+@dataclass(slots=True)
+class _Budget:
+    lines: int
+
+    def take(self, of: Sequence[Line]) -> Sequence[Line]:
+        """The first of them, as many as are left."""
+        taken = of[: self.lines]
+        self.lines -= len(taken)
+        return taken
+
+
+def _opened(line: Line, left: _Budget) -> Line:
+    taken = left.take(line.inside)
+    inside = [_opened(inner, left) for inner in taken]
+    return replace(line, inside=inside, more=_count(line.inside[len(taken) :]))
+
+
+def _count(lines: Sequence[Line]) -> int:
+    return sum(1 + _count(line.inside) for line in lines)
 
 
 def lines(items: Iterable[ItemView]) -> list[Line]:

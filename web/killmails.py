@@ -21,14 +21,15 @@ from api.session import current_user
 from models import User
 from web import choosing, export
 from web.errors import message_page
-from web.fitting import ELSEWHERE, fitting
+from web.fitting import fitting, within
 from web.pages import ROW_FIELDS
 from web.pictures import share
 from web.raw import esi_form
 
 PAGE = 50
-#: Attackers on a page, and lines of a fitting: the largest fights have thousands, and a page stays readable.
-ATTACKERS, LINES = 50, 120
+#: Attackers on a page, and lines of a fitting, containers and all: the largest fights have thousands, and a page stays
+#: readable, and under 100 KiB.
+ATTACKERS, LINES = 50, 100
 #: Each reads everything a pilot has.
 EXPORT_LIMIT = "20/minute"
 
@@ -70,9 +71,7 @@ def show(killmail_id: int) -> str | AnyResponse:
         user=user,
         killmail=killmail,
         is_loss=killmail.is_loss_of(user.character_id),
-        slots=fitting(killmail.items),
-        elsewhere=ELSEWHERE,
-        lines=LINES,
+        slots=within(fitting(killmail.items), LINES),
         attackers=_with_shares(attackers[(page - 1) * ATTACKERS : page * ATTACKERS], killmail),
         first_attacker=(page - 1) * ATTACKERS + 1,
         page=page,

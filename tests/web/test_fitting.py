@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.killmail_views import Entity, ItemView
-from web.fitting import ELSEWHERE, fitting, lines, slot_of
+from web.fitting import ELSEWHERE, Slot, fitting, lines, slot_of, within
 
 
 def item(
@@ -55,6 +55,31 @@ def test_containers_stay_by_themselves_with_what_is_in_them() -> None:
     inner = [item(34, dropped=1), item(34, dropped=2)]
     found = lines([item(3465, destroyed=1, items=inner), item(3465, destroyed=1), item(3465, destroyed=1, items=inner)])
     assert [(line.quantity, [each.quantity for each in line.inside]) for line in found] == [(1, [3]), (1, []), (1, [3])]
+
+
+def _left(slots: list[Slot]) -> list[tuple[int, int, list[tuple[int, int]]]]:
+    """Of each slot: lines, lines left out, and the same of each line."""
+    return [(len(slot.lines), slot.more, [(len(line.inside), line.more) for line in slot.lines]) for slot in slots]
+
+
+def test_what_is_over_the_budget_is_counted_wherever_it_was() -> None:
+    def box(*types: int) -> ItemView:
+        return item(3465, destroyed=1, items=[item(each, destroyed=1) for each in types])
+
+    slots = fitting([item(1, 27, 1), item(2, 5, 1), box(3, 4, 5), box(6, 7)])
+    assert _left(within(slots, 9)) == _left(slots) == [(1, 0, [(0, 0)]), (3, 0, [(0, 0), (3, 0), (2, 0)])]
+    assert _left(within(slots, 8)) == [(1, 0, [(0, 0)]), (3, 0, [(0, 0), (3, 0), (1, 1)])]
+    assert _left(within(slots, 5)) == [(1, 0, [(0, 0)]), (3, 0, [(0, 0), (1, 2), (0, 2)])]
+    assert _left(within(slots, 2)) == [(1, 0, [(0, 0)]), (1, 7, [(0, 0)])]
+    assert _left(within(slots, 0)) == [(0, 1, []), (0, 8, [])]
+
+
+def test_a_container_in_a_container_costs_like_any_other_line() -> None:
+    inner = item(3466, destroyed=1, items=[item(1, destroyed=1), item(2, destroyed=1)])
+    (slot,) = within(fitting([item(3465, destroyed=1, items=[inner])]), 3)
+    (nested,) = slot.lines[0].inside
+    assert (len(nested.inside), nested.more) == (1, 1)
+    assert within(fitting([item(3465, destroyed=1, items=[inner])]), 1)[0].lines[0].more == 3
 
 
 def test_nothing_of_something_is_nothing() -> None:

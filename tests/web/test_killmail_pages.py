@@ -23,6 +23,7 @@ from settings import ROOT
 from tests.conftest import REAL_KILLMAILS
 from tests.web_app import link, make_killmail, make_user, name
 from web import export
+from web.killmails import LINES
 from web.raw import esi_form
 
 FIXTURES = sorted((ROOT / "tests" / "fixtures" / "killmails").glob("*.json"))
@@ -189,6 +190,39 @@ def test_one_killmail_shows_all_its_parts(client: FlaskClient, viewer: User) -> 
     assert text.count("Final blow</span>") == 1
     assert "Market prices are being fetched" in text
     assert prices.wanted(), "a look has them fetched"
+
+
+def _containers(count: int, types: int) -> list[dict[str, Any]]:
+    """So many containers with something of so many types in each, as ESI has them."""
+    inside = [{"item_type_id": 1000 + n, "flag": 5, "singleton": 0, "quantity_destroyed": 1} for n in range(types)]
+    return [
+        {"item_type_id": 17363, "flag": 5, "singleton": 0, "quantity_destroyed": 1, "items": inside}
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("containers", "types"), [(6, 150), (100, 5), (500, 1), (1, 5000)])
+def test_a_page_leaves_out_what_is_too_much_and_says_how_much(
+    client: FlaskClient, viewer: User, containers: int, types: int
+) -> None:
+    # Given a full freighter lost to a fleet, where everything has a long name
+    body = json.loads((ROOT / "tests" / "fixtures" / "killmails" / "nested_items.json").read_text())
+    body["victim"]["items"] = _containers(containers, types)
+    attacker = {"corporation_id": 98_000_001, "damage_done": 1_000_000, "security_status": 0.0, "weapon_type_id": 2048}
+    body["attackers"] = [
+        {**attacker, "character_id": 96_000_000 + n, "ship_type_id": 20_000 + n, "final_blow": n == 0}
+        for n in range(60)
+    ]
+    killmail_id = stored(body, viewer)
+    database.execute("UPDATE names SET name = ?", ("An Extraordinarily Long Name of 40 Letters",))
+    # When its page is opened
+    text = client.get(f"/killmails/{killmail_id}").text
+    # Then what is not on it is counted on it, and it stays small
+    table = text.partition('<table class="fitting">')[2].partition("</table>")[0]
+    left_out = re.findall(r"And ([\d,]+) more(?: inside it)?: in the raw JSON", table)
+    assert table.count("<bdi>An Extra") == LINES
+    assert LINES + sum(int(each.replace(",", "")) for each in left_out) == containers * (1 + types)
+    assert len(text.encode()) < 100 * 1024
 
 
 def test_the_value_tells_what_has_no_price(client: FlaskClient, viewer: User) -> None:
