@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 import ledger
 import settings
+from actors import sending
+from actors.dispatching import dispatch
 from actors.users import send_sync
 from database import utcnow
 from events import SyncChanged, publish
@@ -28,12 +30,16 @@ def request_sync(
 ) -> SyncRequest:
     """Open the user's sync and send its message. A broker that is down delays the sync and fails nothing.
 
+    Where an active sync was raised while it fetches, a `dispatch` looks what of it may be fetched now.
+
     `may_send=False`: this process has no broker (a script beside an embedded system); the tick sends the message.
     """
     cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
     opened = ledger.open_sync(user_id, trigger, cooldown=cooldown, full=full, force=force, sent=may_send)
     if opened.send and opened.sync_id is not None and may_send:
         send_sync(opened.sync_id, opened.priority)
+    if opened.dispatch and may_send:
+        sending.send(dispatch)
     if opened.sync_id is not None and may_send:
         publish(SyncChanged(opened.sync_id))
     queued = opened.outcome in (ledger.Outcome.CREATED, ledger.Outcome.JOINED)

@@ -21,7 +21,7 @@ from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiForbidden, Esi
 from esi.limiter import Closed
 from esi.rate_limit import CHAR_KILLMAIL
 from events import SyncChanged, SyncFinished, publish
-from ledger.rules import INTERACTIVE_PRIORITY, LIST_BACKOFF, backoff
+from ledger.rules import ESI_ASKS_TO_WAIT, INTERACTIVE_PRIORITY, LIST_BACKOFF, backoff
 from models import User
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: boo
 def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
     """ESI's failure: wait where it asks for it, else try again with growing waits, and fail in the end."""
     if isinstance(error, EsiRateLimited | EsiErrorLimited | EsiDowntime):
-        _wait(sync, utcnow() + _asked_to_wait(sync, error), f"ESI asks to wait ({error})")
+        _wait(sync, utcnow() + _asked_to_wait(sync, error), f"{ESI_ASKS_TO_WAIT} ({error})")
         return
     if isinstance(error, EsiUnauthorized):
         tokens.forget_access_token(sync.user_id)

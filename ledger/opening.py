@@ -7,7 +7,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from database import db, execute, lock_clause, placeholders, utcnow
-from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, FULL_WALK_EVERY, INTERACTIVE_PRIORITY, PRIORITY_OF_TRIGGER
+from ledger.rules import (
+    ATTEMPTS_BEFORE_DEFERRED,
+    ESI_ASKS_TO_WAIT,
+    FULL_WALK_EVERY,
+    INTERACTIVE_PRIORITY,
+    PRIORITY_OF_TRIGGER,
+)
 from models import Sync, SyncState, Trigger, User
 
 
@@ -27,6 +33,7 @@ class Opened:
     outcome: Outcome
     sync_id: int | None = None
     send: bool = False
+    dispatch: bool = False  # killmails of an active sync were raised: some of them may go at once
     priority: int = 0
     full: bool = False
     first: bool = False
@@ -51,7 +58,7 @@ def open_sync(
             return Opened(Outcome.NOT_ELIGIBLE)
         active = Sync.get_or_none((Sync.user == user_id) & Sync.finished_at.is_null())
         if active is not None:
-            return _join(active, priority, full=full, sent_at=now if sent else None)
+            return _join(active, user, priority, full=full, now=now, sent=sent)
         if not force and user.last_killmail_sync_at and now < user.last_killmail_sync_at + cooldown:
             return Opened(
                 Outcome.COOLDOWN,
@@ -66,7 +73,15 @@ def open_sync(
         ).execute()
         if user.full_requested:
             User.update(full_requested=False).where(User.id == user_id).execute()
-        return Opened(Outcome.CREATED, sync_id, sent, priority, whole, first, user.last_killmail_sync_at)
+        return Opened(
+            Outcome.CREATED,
+            sync_id,
+            send=sent,
+            priority=priority,
+            full=whole,
+            first=first,
+            last_synced_at=user.last_killmail_sync_at,
+        )
 
 
 def open_due_syncs(limit: int) -> list[int]:
@@ -104,7 +119,7 @@ def _locked_user(user_id: int) -> User | None:
     return User.get_or_none(User.id == user_id)
 
 
-def _join(active: Sync, priority: int, *, full: bool, sent_at: datetime | None) -> Opened:
+def _join(active: Sync, user: User, priority: int, *, full: bool, now: datetime, sent: bool) -> Opened:
     raised = priority > active.priority
     changes: dict[str, object] = {}
     if raised:
@@ -116,13 +131,32 @@ def _join(active: Sync, priority: int, *, full: bool, sent_at: datetime | None) 
         # A list half read is read again from the start.
         changes |= {"full": True, "next_page": 1}
     resend = active.state == SyncState.QUEUED and (raised or active.sent_at is None)
+    if raised and priority >= INTERACTIVE_PRIORITY and _may_stop_waiting(active, user, now):
+        # Most waits are background's, or for what a login has just mended. Whoever still has to wait is told anew.
+        changes |= {"waiting_until": None, "waiting_for": None}
+        resend = resend or active.state == SyncState.LISTING
     if resend:
-        changes["sent_at"] = sent_at
+        changes["sent_at"] = now if sent else None
     if changes:
         Sync.update(**changes).where(Sync.id == active.id).execute()
     return Opened(
-        Outcome.JOINED, active.id, resend and sent_at is not None, max(priority, active.priority), active.full or full
+        Outcome.JOINED,
+        active.id,
+        send=resend and sent,
+        dispatch=raised and active.state == SyncState.FETCHING and sent,
+        priority=max(priority, active.priority),
+        full=active.full or full,
     )
+
+
+def _may_stop_waiting(active: Sync, user: User, now: datetime) -> bool:
+    """Whether the sync waits, in nobody's hands, and not for what ESI asks of everybody: its cache, its Retry-After."""
+    if active.state == SyncState.FETCHING:
+        return True
+    if active.waiting_until is None or active.claimed_until is not None:
+        return False
+    cached = active.next_page == 1 and user.list_fresh_until is not None and user.list_fresh_until > now
+    return not cached and not active.waiting_for.startswith(ESI_ASKS_TO_WAIT)
 
 
 def retry_given_up(user_id: int, priority: int) -> int:

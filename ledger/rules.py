@@ -26,6 +26,9 @@ LIST_BACKOFF = tuple(timedelta(seconds=s) for s in (5, 30, 120, 300))
 #: How far a user's next sync is pushed out after so many failed ones in a row.
 FAILED_SYNC_BACKOFF = tuple(timedelta(minutes=m) for m in (15, 30, 60, 240, 1440))
 
+#: How the reason begins for a wait that ESI asked for by Retry-After. Nobody cuts it short, whoever asks.
+ESI_ASKS_TO_WAIT = "ESI asks to wait"
+
 #: Priorities from here on may use all of ESI's allowance; those below leave a quarter of it to them.
 INTERACTIVE_PRIORITY = 8
 PRIORITY_OF_TRIGGER = {"LOGIN": 8, "WEB": 8, "MANUAL": 5, "SCHEDULE": 3}

@@ -7,9 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+import runtime
 from actors.requests import minutes, request_sync
-from models import Sync, Trigger, User
-from tests.actors.asking import ask, stored
+from esi.rate_limit import CHAR_KILLMAIL
+from models import Sync, SyncState, Trigger, User
+from tests.actors.asking import ask, only_sync, stored
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,34 @@ def test_asking_more_urgently_sends_a_second_message_that_overtakes(simulated, c
     assert [message.priority for message in post.messages] == [3, 8]
     crew.drain(threads=2)
     assert len(simulated.asked("recent")) == 1, "the older message finds nothing to claim"
+
+
+def test_a_login_does_not_wait_for_what_background_leaves_to_it(simulated, post, crew, configure):
+    pilot = simulated.pilot(3)
+    simulated.configure(page_size=1)
+    buckets = runtime.limiter()
+    for _ in range(11):
+        buckets.acquire(CHAR_KILLMAIL, str(pilot.character_id), background=False).unanswered()
+    request_sync(pilot.user_id, Trigger.SCHEDULE)
+    crew.drain()
+    assert only_sync().waiting_until is not None
+    # When the pilot logs in
+    request_sync(pilot.user_id, Trigger.LOGIN)
+    crew.drain()
+    # Then the list is read with what was left to people who wait
+    assert stored() == simulated.list_of(pilot)
+
+
+def test_what_a_login_raised_is_fetched_without_the_tick(simulated, post, crew):
+    pilot = simulated.pilot(3)
+    post.refuse("fetch_killmail")
+    request_sync(pilot.user_id, Trigger.SCHEDULE)
+    crew.drain()
+    post.mend()
+    assert only_sync().state == SyncState.FETCHING
+    request_sync(pilot.user_id, Trigger.LOGIN)
+    crew.drain()
+    assert stored() == simulated.list_of(pilot)
 
 
 def test_in_the_cool_down_it_says_when(simulated, sync, later):

@@ -107,6 +107,8 @@ class Model:
         priority = PRIORITIES[trigger]
         if priority > run.priority:
             run.priority = priority
+            if priority >= IN_PERSON:
+                run.waiting = False
             for wanted in run.items:
                 row = self.rows[wanted]
                 row.priority = max(row.priority, priority)

@@ -143,6 +143,50 @@ def test_a_sync_at_work_is_raised_without_a_second_message(user):
     assert sync_row(sync.sync_id).priority == 8
 
 
+def test_a_login_ends_the_wait_of_a_background_sync(user):
+    """What background work leaves to logins is there for this one."""
+    sync = add_page(reading(user), [1], pages=3).sync
+    ledger.wait_with_sync(sync, utcnow() + HOUR, "ESI's allowance is used up")
+    assert joined(user, Trigger.LOGIN).send
+    after = sync_row(sync.sync_id)
+    assert (after.waiting_until, after.waiting_for) == (None, None)
+    assert claimed(sync.sync_id).page == 2
+
+
+def test_a_login_without_a_way_to_send_leaves_the_wait_it_ended_to_the_next_tick(user):
+    sync = reading(user)
+    ledger.wait_with_sync(sync, utcnow() + HOUR, "ESI's allowance is used up")
+    assert not joined(user, Trigger.LOGIN, sent=False).send
+    assert [waiting.sync_id for waiting in ledger.syncs_to_send()] == [sync.sync_id]
+
+
+@pytest.mark.parametrize("reason", ["ESI asks to wait (429)", "ESI's copy of your killmail list is renewed then"])
+def test_a_login_cuts_no_wait_short_that_esi_asks_for(user, reason):
+    User.update(list_fresh_until=utcnow() + HOUR).where(User.id == user.id).execute()
+    sync = reading(user)
+    if "asks" in reason:
+        sync = add_page(sync, [1], pages=3).sync  # page 2 is not in the cache
+    ledger.wait_with_sync(sync, utcnow() + HOUR, reason)
+    assert not joined(user, Trigger.LOGIN).send
+    assert sync_row(sync.sync_id).waiting_for == reason
+
+
+def test_a_script_that_joins_ends_no_wait(user):
+    sync = reading(user)
+    ledger.wait_with_sync(sync, utcnow() + HOUR, "ESI's allowance is used up")
+    assert not joined(user, Trigger.MANUAL).send
+    assert sync_row(sync.sync_id).waiting_until is not None
+
+
+def test_a_raise_while_fetching_asks_for_a_dispatch(user):
+    sync_id = listed(user, [1])
+    ledger.show_waiting(utcnow() + HOUR, "ESI's allowance is used up", interactive=False)
+    assert joined(user, Trigger.LOGIN).dispatch
+    assert sync_row(sync_id).waiting_until is None
+    assert not joined(user, Trigger.LOGIN).dispatch
+    assert sync_row(sync_id).state == SyncState.FETCHING
+
+
 def test_joining_raises_what_the_sync_waits_for_and_nothing_else(user, other):
     listed(other, [3, 4])
     sync_id = listed(user, [1, 2, 3])
