@@ -93,6 +93,9 @@ class ListReader:
                 logger.warning("sync %s is in other hands now", self.sync.sync_id)
                 return None
             if not added.written:
+                # Back to page 1, which was read a moment ago: this reading's own answer is in ESI's cache.
+                self.user = User.get_by_id(self.sync.user_id)
+                self._respect_cache()
                 continue
             dispatch_now()
             publish(SyncChanged(self.sync.sync_id))

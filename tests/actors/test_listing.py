@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from actors.users import sync_user
-from database import utcnow
+from database import db, utcnow
 from models import Sync, SyncState, Trigger, User, UserKillmail
 from tests.actors.asking import ask, only_sync, stored
 from tests.actors.simulated import Simulated
@@ -215,6 +216,41 @@ def test_full_asked_for_while_the_list_is_read_starts_again_at_page_one(simulate
     done = Sync.get_by_id(first.sync_id)
     assert (done.state, done.full, done.found) == (SyncState.FINISHED, True, 4)
     assert simulated.pages_asked() == [1, 2]
+
+
+def test_full_asked_for_while_the_list_is_read_waits_until_esis_cache_has_expired(simulated, crew, later, tick):
+    simulated.configure(page_size=2, cache_seconds=300)
+    pilot = simulated.pilot(4)
+    User.update(last_full_sync_at=utcnow()).execute()
+    asked = ask(pilot, Trigger.SCHEDULE)
+    simulated.call(partial(_when_page_two_is_asked_for, lambda: ask(pilot, Trigger.MANUAL, full=True)))
+
+    crew.drain()
+    assert simulated.pages_asked() == [1, 2]
+    waiting = Sync.get_by_id(asked.sync_id)
+    assert (waiting.state, waiting.full, waiting.next_page) == (SyncState.LISTING, True, 1)
+    assert "copy of your killmail list" in waiting.waiting_for
+
+    later(600)
+    tick()
+    done = Sync.get_by_id(asked.sync_id)
+    assert (done.state, done.full, done.found) == (SyncState.FINISHED, True, 4)
+    assert simulated.pages_asked() == [1, 2, 1, 2]
+    assert stored() == simulated.list_of(pilot)
+
+
+def _when_page_two_is_asked_for(act, state):
+    """Once, before the simulator answers, in its own thread."""
+    real, calls = state.lists.get, []
+
+    def get(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            with db.connection_context():
+                act()
+        return real(*arguments)
+
+    state.lists.get = get
 
 
 def test_links_say_whose_lists_a_killmail_stood_in(simulated, sync):
