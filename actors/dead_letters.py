@@ -17,7 +17,7 @@ import pika
 import pika.exceptions
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import xq_name
-from dramatiq.errors import DecodeError
+from dramatiq.errors import BrokerConnectionError, DecodeError
 
 from actors import queues
 from actors.counts import BrokerUnreachable, connect
@@ -81,7 +81,7 @@ def _channel() -> Iterator[Any]:
     connection = connect(broker)
     try:
         yield connection.channel()
-    except pika.exceptions.AMQPError as error:
+    except (pika.exceptions.AMQPError, BrokerConnectionError) as error:  # of reading, and of sending again
         raise BrokerUnreachable(f"RabbitMQ broke off ({type(error).__name__})") from None
     finally:
         if connection.is_open:

@@ -22,6 +22,8 @@ import actors
 import settings
 from actors import queues, sending
 from actors.broker import make_broker
+from actors.counts import BrokerUnreachable
+from actors.dead_letters import replay
 from actors.dispatching import dispatch
 from actors.killmails import fetch_killmail
 from actors.names import resolve_names
@@ -30,6 +32,7 @@ from actors.users import sync_user
 from models import Sync, SyncState
 from tests import rabbitmq
 from tests.actors.asking import ask, stored
+from tests.actors.post import Post
 
 pytestmark = pytest.mark.services
 
@@ -142,6 +145,23 @@ def test_messages_that_are_lost_with_their_queue_are_sent_again(rabbit, simulate
     tend()
     work()
     _until(lambda: Sync.get_by_id(asked.sync_id).state == SyncState.FINISHED)
+
+
+def test_a_broker_that_goes_away_during_a_replay_is_told_as_such_and_takes_no_dead_letter_with_it(rabbit):
+    rabbit.declare_queue(queues.SYNCS, ensure=True)
+    letter = sync_user.message(1)
+    rabbit.channel.basic_publish("", xq_name(queues.SYNCS), letter.encode())
+    away = Post()
+    rabbit.add_middleware(away)
+    away.refuse("sync_user")
+
+    with pytest.raises(BrokerUnreachable):
+        replay()
+
+    away.mend()
+    assert replay() == (1, 0)
+    again, _ = _take(rabbit, queues.SYNCS)
+    assert again is not None and again.message_id == letter.message_id
 
 
 def test_a_poisoned_message_ends_in_the_dead_letters_and_hurts_nobody_else(rabbit, simulated, work):
