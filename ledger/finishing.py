@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from database import db, execute, lock_clause, placeholders, utcnow
+from ledger.forgetting import forget_ended
 from ledger.rules import UNSETTLED
 
 #: True for a sync (alias s) that waits for nothing. The sub-select stops at the first row that is still to come:
@@ -74,6 +75,7 @@ def finalize(sync_id: int, cooldown: timedelta) -> Finished | None:
         execute("UPDATE syncs SET saved = ? WHERE id = ?", (saved, sync_id))
         last = _last_killmail_id(user_id)
         _record(user_id, now, cooldown, last)
+    forget_ended(user_id)
     return Finished(sync_id, user_id, found, saved, skipped, failed, last)
 
 

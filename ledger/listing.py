@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from database import as_datetime, db, execute, insert_rows, lock_clause, placeholders, utcnow
+from ledger.forgetting import forget_ended
 from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
     FAILED_SYNC_BACKOFF,
@@ -204,6 +205,7 @@ def fail_sync(sync_id: int, error: str, *, lease: datetime | None = None) -> boo
                    next_sync_at = CASE WHEN next_sync_at IS NULL THEN NULL ELSE ? END WHERE id = ?""",
             (failures, now + backoff(FAILED_SYNC_BACKOFF, failures), row[0]),
         )
+    forget_ended(row[0])
     return True
 
 
