@@ -13,6 +13,7 @@ from periodiq import cron
 
 import ledger
 import prices
+import runtime
 import settings
 from actors import sending
 from actors.dispatching import dispatch_now
@@ -21,6 +22,7 @@ from actors.prices import refresh_prices
 from actors.queues import FIRST, MAINTENANCE, SECOND
 from actors.syncs import FINALIZE_PRIORITY, finalize_sync
 from actors.users import send_sync
+from esi.rate_limit import CHAR_KILLMAIL
 from events import SyncFinished, publish
 from ledger.rules import PRIORITY_OF_TRIGGER, SYNC_RESEND_AFTER
 
@@ -78,6 +80,8 @@ def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
         send_sync(sync.sync_id, sync.priority)
     for sync_id in ledger.ready_to_finish():
         sending.send(finalize_sync, sync_id, priority=FINALIZE_PRIORITY)
+    # A character's bucket is made anew when its list is read again; nobody reads that of a pilot who left.
+    runtime.limiter().forget_idle(CHAR_KILLMAIL)
     if names_wanted():
         sending.send(resolve_names)
     if prices.wanted():

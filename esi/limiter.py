@@ -41,6 +41,8 @@ TRANSIT_SECONDS = 0.5
 TRIAL_SECONDS = 10.0
 #: Tries to spend without a lock before the row is locked.
 UNLOCKED_TRIES = 3
+#: Buckets looked at by one sweep: a quarter of a megabyte, so that it may run every second.
+SWEPT_AT_A_TIME = 500
 #: Allowance of a group that has no bucket: more than anyone sends at once.
 UNLIMITED = 1_000_000
 #: A class whose allowance is used up is woken when a hundredth of it is back, not for every token.
@@ -77,6 +79,7 @@ class Limiter:
         self._interval = SPACING / requests_per_second
         self._clock = DatabaseClock()
         self._log = RoadLog()
+        self._swept = ""
         #: Threads of one process take turns: at once they would only make each other decide again.
         self._turn = threading.Lock()
 
@@ -122,6 +125,15 @@ class Limiter:
     def is_down(self) -> bool:
         """Whether ESI was found down, and nothing has succeeded since."""
         return is_down(rate_store.read("", self._clock).gates.get(DOWNTIME))
+
+    def forget_idle(self, group: RateGroup, limit: int = SWEPT_AT_A_TIME) -> None:
+        """Delete buckets of a group that has one for each character, where a new one would be the same.
+
+        Looks at a few each time, one after the other. Where it goes on is this process's own affair: another may look
+        at the same ones, which does nothing twice.
+        """
+        now = rate_store.read("", self._clock).now
+        self._swept = rate_store.forget_idle(_key(group, ""), self._swept, now, limit)
 
     def snapshot(self) -> list[RoadState]:
         """Every group's emptiest bucket, without its owner, and every gate that is closed."""

@@ -201,6 +201,11 @@ class Bucket:
         """Nothing more before `until`; an earlier time changes nothing. After it the bucket is `on_trial`."""
         return replace(self, closed_until=max(self.closed_until, until))
 
+    def is_idle(self, now: float) -> bool:
+        """Whether a new bucket would be the same: everything has returned, also what others may have spent of it
+        before it was closed."""
+        return self.remaining(now) == self.allowance and self.closed_until + self.window_seconds <= now
+
     @property
     def on_trial(self) -> bool:
         """Whether it was closed and nothing has succeeded since: then one request goes first, and the others wait.

@@ -205,6 +205,25 @@ def buckets() -> list[tuple[str, Bucket]]:
     return [(key, Bucket.unpack(*rest)) for key, *rest in rows]
 
 
+def forget_idle(prefix: str, after: str, now: float, limit: int) -> str:
+    """Delete what is idle among the next `limit` buckets behind the key `after`; returns the key to go on behind.
+
+    Only keys that begin with `prefix`. One of which somebody spends meanwhile is no longer what was read, and stays.
+    """
+    rows = execute(
+        "SELECT bucket, allowance, window_seconds, spends, closed_until FROM rate_buckets "
+        "WHERE bucket > ? ORDER BY bucket LIMIT ?",
+        (after, limit),
+    ).fetchall()
+    for key, allowance, *row in rows:
+        if key.startswith(prefix) and Bucket.unpack(allowance, *row).is_idle(now):
+            execute(
+                "DELETE FROM rate_buckets WHERE bucket = ? AND window_seconds = ? AND spends = ? AND closed_until = ?",
+                (key, *row),
+            )
+    return str(rows[-1][0]) if len(rows) == limit else ""
+
+
 def in_transaction() -> bool:
     """Whether this thread is in a transaction."""
     return bool(db.in_transaction())

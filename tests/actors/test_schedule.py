@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import events
+import ledger
 from actors.schedule import queue_due_users, tend, tend_ledger
 from actors.syncs import finalize_sync
 from database import utcnow
-from models import Sync, SyncState, Trigger, User
+from models import RateBucket, Sync, SyncState, Trigger, User
 from tests.actors.asking import ask, stored
 
 
@@ -116,3 +117,15 @@ def test_a_sync_that_fails_is_told_of_as_finished(simulated, sync):
     failed = sync(simulated.pilot(1))
     events.close()
     assert events.SyncFinished(failed.id) in told
+
+
+def test_the_bucket_of_a_pilot_who_left_is_forgotten(simulated, sync, later, tick):
+    pilot = simulated.pilot(1)
+    sync(pilot)
+    ledger.unlink(pilot.user_id)
+    tick()
+    key = f"char-killmail:{pilot.character_id}"
+    assert RateBucket.get_or_none(RateBucket.bucket == key) is not None, "ESI still counts what was spent"
+    later(1000)
+    tick()
+    assert RateBucket.get_or_none(RateBucket.bucket == key) is None
