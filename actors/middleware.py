@@ -20,9 +20,10 @@ import peewee
 from dramatiq.middleware import Middleware, SkipMessage
 
 import ledger
-import runtime
+from actors.permits import permit_for
 from actors.queues import KILLMAILS, MAINTENANCE, MAINTENANCE_PRIORITY, NAMES, NAMES_PRIORITY
 from database import db, from_epoch
+from esi.errors import EsiTransport
 from esi.limiter import Closed, RequestPermit
 from esi.rate_limit import RateGroup
 from esi.rate_store import SLOTS
@@ -106,7 +107,8 @@ class Held:
 
 
 class FetchClaims(Middleware):
-    """Claims the ledger row, then reserves the request, then lets the actor run; cleans up whatever happens."""
+    """Claims the ledger row, sees to the connection, reserves the request, then lets the actor run; cleans up
+    whatever happens."""
 
     #: Message option: the window is half empty when this one is taken up; dispatch more.
     REFILL = "refill"
@@ -174,13 +176,14 @@ class FetchClaims(Middleware):
             raise SkipMessage("nothing to fetch")
         try:
             background = claim.priority < INTERACTIVE_PRIORITY
-            permit = runtime.limiter().acquire(
-                group, THIS_ADDRESS, background=background, failed_before=claim.attempts > 0
-            )
+            permit = permit_for(group, THIS_ADDRESS, background=background, failed_before=claim.attempts > 0)
         except Closed as closed:
             ledger.release(claim)
             self._look_again(message, closed)
             raise SkipMessage(closed.reason) from closed
+        except EsiTransport as error:
+            self._take_failure(claim, error)
+            raise SkipMessage("no connection") from error
         except BaseException:
             ledger.release(claim)
             raise
@@ -202,6 +205,15 @@ class FetchClaims(Middleware):
 
         message.options.pop(self.REFILL, None)
         wake_for(from_epoch(closed.until))
+
+    def _take_failure(self, claim: ledger.Claim, error: EsiTransport) -> None:
+        """No connection to ESI: the row is tried again like after a request that was not answered."""
+        from actors.dispatching import wake_for
+        from actors.syncs import finish_if_complete
+
+        logger.info("killmail %s failed (%s of its tries): %s", claim.killmail_id, claim.attempts + 1, error)
+        finish_if_complete(ledger.defer(claim, str(error)))
+        wake_for(ledger.next_due())
 
     def _put_off(self, claim: ledger.Claim, exception: BaseException) -> None:
         """An actor ended in an exception it does not know: the row is tried again like after any other failure."""

@@ -9,10 +9,11 @@ import dramatiq
 
 import runtime
 from actors import sending
+from actors.permits import permit_for
 from actors.queues import LAST, NAMES
 from database import db, execute, lock_clause, placeholders, utcnow
 from esi.client import Name as EsiName
-from esi.errors import EsiError, EsiNotFound
+from esi.errors import EsiError, EsiNotFound, EsiTransport
 from esi.limiter import Closed, RequestPermit
 from esi.rate_limit import UNBUCKETED
 from events import NamesResolved, publish
@@ -87,11 +88,11 @@ class Road:
     closed = False
 
     def acquire(self) -> RequestPermit | None:
-        """None where the road is closed: what is found by then is kept."""
+        """None where the road is closed, or ESI cannot be reached: what is found by then is kept."""
         try:
-            return runtime.limiter().acquire(UNBUCKETED, THIS_ADDRESS, background=True)
-        except Closed as closed:
-            logger.info("names wait: %s", closed.reason)
+            return permit_for(UNBUCKETED, THIS_ADDRESS, background=True)
+        except (Closed, EsiTransport) as closed:
+            logger.info("names wait: %s", closed)
             self.closed = True
             return None
 

@@ -12,6 +12,7 @@ import dramatiq
 import prices
 import runtime
 from actors.names import THIS_ADDRESS
+from actors.permits import permit_for
 from actors.queues import LAST, NAMES
 from esi.errors import EsiError
 from esi.limiter import Closed
@@ -26,7 +27,7 @@ def refresh_prices() -> None:
     if not prices.claim():
         return
     try:
-        permit = runtime.limiter().acquire(UNBUCKETED, THIS_ADDRESS, background=True)
+        permit = permit_for(UNBUCKETED, THIS_ADDRESS, background=True)
         found = runtime.esi().market_prices(permit)
     except (Closed, EsiError) as error:
         logger.info("prices wait: %s", error)

@@ -13,6 +13,7 @@ import settings
 import tokens
 from actors import sending
 from actors.dispatching import dispatch_now
+from actors.permits import permit_for
 from actors.queues import FIRST, SYNCS
 from actors.syncs import finish_if_complete
 from database import from_epoch, utcnow
@@ -117,7 +118,7 @@ class ListReader:
         access_token = tokens.access_token(self.user.id, runtime.sso(), runtime.cipher())
         background = self.sync.priority < INTERACTIVE_PRIORITY
         character_id = self.user.character_id
-        permit = runtime.limiter().acquire(CHAR_KILLMAIL, str(character_id), background=background)
+        permit = permit_for(CHAR_KILLMAIL, str(character_id), background=background)
         conditional = self.sync.page == 1 and not self.sync.full and self.user.last_sync_complete
         etag = self.user.list_etag if conditional else None
         return runtime.esi().recent_killmails(character_id, access_token, self.sync.page, permit, etag)

@@ -67,6 +67,17 @@ class EsiClient:
         """Close the connections of all threads."""
         self._http.close()
 
+    def connect(self) -> None:
+        """Open this thread's connection if it is not open; no request, and next to nothing when it is.
+
+        To be called before a slot is reserved: a request leaves when its slot comes, and arrives then only if it does
+        not have to wait for a handshake first. Raises EsiTransport; nothing was sent or charged then.
+        """
+        try:
+            self._http.ready()
+        except TransportError as failure:
+            raise EsiTransport(f"connection to ESI: {failure}") from failure
+
     def recent_killmails(
         self, character_id: int, access_token: str, page: int, permit: Permit, etag: str | None = None
     ) -> RecentPage | NotModified:

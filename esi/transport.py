@@ -5,26 +5,30 @@ The invariant: no exception, text or log line of the HTTP libraries leaves this 
 once how its request ended. Nothing is retried and no redirect is followed: each request was paid for one by one.
 Decoding an answer, and what its status means, is left to `answers.py`, `client.py` and `sso.py`.
 
-A weakness: time is bounded from connect to the headers' first byte and over the body, but a server that sends its
-headers byte by byte is only bounded by `read_timeout` between two bytes.
+Two weaknesses: time is bounded from connect to the headers' first byte and over the body, but a server that sends its
+headers byte by byte is only bounded by `read_timeout` between two bytes; and a connection that the server closes
+between `ready` and `send` is opened by `send`, after all.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import ssl
 import threading
 import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Protocol
+from typing import Any, Protocol
 
 import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 #: urllib3 logs the request's path at DEBUG, and at WARNING when an answer's headers are malformed; with the path goes
 #: the killmail_hash. At ERROR it logs nothing.
@@ -94,6 +98,7 @@ class Transport:
         max_bytes: int,
     ) -> None:
         """`headers` go with every request; timeouts in seconds; a decoded body over `max_bytes` is refused."""
+        self._base_url = base_url
         self._headers = dict(headers)
         self._timeout = (connect_timeout, read_timeout)
         # The clock is looked at between two reads, so that the last one may take `read_timeout` more: with the default
@@ -106,6 +111,20 @@ class Transport:
         self._local = threading.local()
         self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
         self._sessions_lock = threading.Lock()
+
+    def ready(self) -> None:
+        """Open this thread's connection to `base_url`, TLS and all, if it is not open. Sends no request.
+
+        Without it a first request arrives later than it left by a whole handshake, together with those that left
+        meanwhile. Raises TransportError when there is no connection to be had.
+        """
+        try:
+            self._session().open(self._base_url, self._timeout[0])
+        except _FAILURES as error:
+            reason = _why_not_connected(error)
+        else:
+            return
+        raise TransportError(reason)
 
     def send(
         self,
@@ -148,8 +167,8 @@ class Transport:
         for session in sessions:
             session.close()
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
+    def _session(self) -> _Session:
+        session: _Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = _Session()
             session.headers.update({"Accept-Encoding": "gzip", **self._headers})
@@ -157,7 +176,7 @@ class Transport:
             session.proxies.update(self._proxies)
             session.verify = self._verify
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+            adapter = _Adapter(pool_connections=1, pool_maxsize=1, max_retries=0)
             session.mount("https://", adapter)
             session.mount("http://", adapter)
             with self._sessions_lock:
@@ -181,7 +200,86 @@ class Transport:
         return Answer(response.status_code, response.headers, b"" if broken else bytes(body), broken)
 
 
+class _TlsConnection(HTTPSConnection):
+    @property
+    def is_connected(self) -> bool:
+        """Whether it can take a request. Bytes that wait on an idle connection mean its end, says urllib3; but in
+        TLS 1.3 a server sends session tickets after the handshake, ahead of any request."""
+        if self.sock is None or super().is_connected:
+            return self.sock is not None
+        before = self.sock.gettimeout()
+        self.sock.settimeout(0.0)
+        try:
+            self.sock.recv(1)  # takes in the tickets; whatever else there is to read was not asked for
+        except ssl.SSLWantReadError:
+            return True
+        except OSError:
+            return False
+        finally:
+            self.sock.settimeout(before)
+        return False
+
+
+class _Pool(HTTPConnectionPool):
+    def open(self, connect_timeout: float) -> None:
+        """Have an open connection in the pool: the kept one, or a new one where the peer has closed it."""
+        connection = self._get_conn()
+        try:
+            if connection.is_closed:
+                connection.timeout = connect_timeout
+                self._connect(connection)
+        except BaseException:  # half a handshake must not be taken for a connection
+            connection.close()
+            raise
+        finally:
+            self._put_conn(connection)
+
+    def _connect(self, connection: Any) -> None:
+        connection.connect()
+
+
+class _TlsPool(_Pool, HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+    def _connect(self, connection: Any) -> None:
+        if self.proxy is not None:
+            self._prepare_proxy(connection)  # the tunnel, which `urlopen` makes for a closed connection only
+        else:
+            connection.connect()
+
+
+class _Adapter(HTTPAdapter):
+    """Pools that can be opened ahead of a request."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def open(self, request: requests.PreparedRequest, connect_timeout: float, verify: Any, proxies: Any) -> None:
+        """Open the connection that `request` would go by."""
+        pool = self.get_connection_with_tls_context(request, verify, proxies=proxies)
+        self.cert_verify(pool, request.url, verify, None)  # type: ignore[no-untyped-call]
+        if isinstance(pool, _Pool):
+            pool.open(connect_timeout)
+
+
+_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TlsPool}
+
+
 class _Session(requests.Session):
+    def open(self, url: str, connect_timeout: float) -> None:
+        """Open the connection that requests for `url` go by, if it is not open."""
+        adapter = self.get_adapter(url)
+        assert isinstance(adapter, _Adapter)
+        request = requests.Request("GET", url).prepare()
+        adapter.open(request, connect_timeout, self.verify, self.proxies)
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """No redirect has a target: requests would read the whole body, unbounded, only to prepare the next request."""
         return None
@@ -205,6 +303,19 @@ def _classify(error: Exception) -> tuple[bool, str]:
     if isinstance(error, ValueError):  # InvalidURL, InvalidHeader, UnicodeError: never got as far as the socket
         return False, "the request cannot be written: a header or the address holds what HTTP does not allow"
     return True, "the answer is not HTTP"
+
+
+def _why_not_connected(error: Exception) -> str:
+    """Why no connection could be opened, in words of our own."""
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "no connection: refused, or the host was not found"
+    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError):
+        return "no connection within the connect timeout"
+    if isinstance(error, ssl.SSLError | urllib3.exceptions.SSLError | ssl.CertificateError):
+        return "TLS failed: check the certificate and the clock"
+    if isinstance(error, ValueError):  # InvalidURL, InvalidProxyURL
+        return "no connection: the address, or the proxy's, is none"
+    return "no connection: it broke while it was opened"
 
 
 def _urllib3_cause(error: Exception) -> object:

@@ -1,0 +1,29 @@
+"""Leave for one request to ESI: first the connection, then the slot, so that the request arrives when its slot is.
+
+Who may go is left to `esi/limiter.py`, opening connections to `esi/transport.py`.
+"""
+
+from __future__ import annotations
+
+import runtime
+from esi.errors import EsiTransport
+from esi.limiter import Closed, RequestPermit
+from esi.rate_limit import RateGroup
+
+
+def permit_for(group: RateGroup, owner: str, *, background: bool, failed_before: bool = False) -> RequestPermit:
+    """A permit for a request that is to be made at once, by a connection of this thread that is open.
+
+    `failed_before`: the same request has failed already (see `Limiter.acquire`).
+
+    Raises Closed, and EsiTransport where ESI cannot be reached: then nothing is spent, neither slot nor tokens. Where
+    the road is closed anyway it is Closed: what is not there during a downtime is nobody's failure.
+    """
+    try:
+        runtime.esi().connect()
+    except EsiTransport as error:
+        road = runtime.limiter().allowance(group, owner, background=background)
+        if road.reopens_at is not None:
+            raise Closed(road.reopens_at, road.reason or "", group.name) from error
+        raise
+    return runtime.limiter().acquire(group, owner, background=background, failed_before=failed_before)
