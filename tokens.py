@@ -3,7 +3,7 @@
 The invariants: of all threads and processes that need a token at once, one calls the SSO (a lease on the user's row);
 what comes back is stored only if nothing newer was stored meanwhile (`token_version`), so that a login always wins;
 only the SSO's own refusal, or a sold character, makes a user log in again; and no text, log or column holds a token in
-clear. The SSO is never called inside a transaction.
+clear. The SSO is never called inside a transaction, nor while it is known to be away (`esi/sso_road.py`).
 
 A refresh token the SSO replaced is written down before anything else happens. A process that dies between the SSO's
 answer and that one statement loses it, and the pilot has to log in again if the SSO no longer takes the old one; the
@@ -24,8 +24,11 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from peewee import fn
 
 from database import db, utcnow
-from esi.errors import SsoConfiguration, SsoInvalidToken, SsoRefused, SsoUnavailable
+from esi import sso_road
+from esi.access_token import NOT_THE_TOKENS_FAULT
+from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoRefused, SsoUnavailable
 from esi.sso import Identity, TokenSet
+from esi.sso_road import Passage, SsoClosed
 from models import User
 from settings import KILLMAIL_SCOPE
 
@@ -38,12 +41,17 @@ LEASE = timedelta(seconds=30)
 #: Seconds to wait for another process's refresh, and between two looks at its result.
 WAIT_SECONDS = 5.0
 POLL_SECONDS = 0.1
-#: Seconds until it is worth asking again: after an outage that named no time, and after a fault only a person can mend.
-OUTAGE_PAUSE = 30.0
+#: Seconds until it is worth asking again after a fault in one user's token.
 FAULT_PAUSE = 60.0
+#: Seconds by which the one whose refresh failed comes back after the others: if the fault is its own after all,
+#: somebody else finds the SSO well before.
+AFTER_THE_OTHERS = 5.0
 #: Seconds, when another process has just ended its refresh, one way or the other.
 SHORT_PAUSE = 1.0
 
+NO_ANSWER = "EVE's login service does not answer"
+ASKS_TO_WAIT = "EVE's login service asks us to wait"
+OUR_FAULT = "EVE's login service answers, but this server cannot use its answer"
 REFUSED = "EVE SSO no longer accepts this login. Log in again to go on."
 OWNER_CHANGED = "This character belongs to another account now. Its owner has to log in."
 NO_REFRESH_TOKEN = "EVE SSO granted no lasting access. Log in again to go on."  # noqa: S105 (a sentence, not a secret)
@@ -64,10 +72,10 @@ class NeedsLogin(TokenError):
 
 
 class TokenUnavailable(TokenError):
-    """Nobody's token is at fault: try again in `retry_after` seconds."""
+    """Nobody's token is at fault: try again in `retry_after` seconds. The text: why, for the pilot."""
 
-    def __init__(self, message: str, retry_after: float) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(reason)
         self.retry_after = retry_after
 
 
@@ -223,7 +231,11 @@ def _swap(user: User, **changes: Any) -> bool:
 
 
 def _refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher) -> str:
-    """Call the SSO and store what it says; the lease is held."""
+    """Call the SSO, if it may be, and store what it says; the lease is held."""
+    try:
+        passage = sso_road.enter()
+    except SsoClosed as closed:
+        raise TokenUnavailable(closed.reason, closed.wait) from closed
     try:
         fresh = sso.refresh(refresh_token)
         if fresh.refresh_token not in (None, refresh_token):
@@ -231,18 +243,32 @@ def _refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher) -> s
             _swap(user, refresh_token=cipher.encrypt(refresh_token))
         identity = sso.verify(fresh.access_token)
     except SsoRefused:
+        sso_road.answered(passage)
         return _refused(user, cipher)
-    except SsoUnavailable as error:
-        raise TokenUnavailable(str(error), OUTAGE_PAUSE if error.retry_after is None else error.retry_after) from error
-    except (SsoConfiguration, SsoInvalidToken) as error:
-        log.error("user %s: cannot refresh the access token: %s", user.id, error)
-        raise TokenUnavailable(str(error), FAULT_PAUSE) from error
+    except (SsoUnavailable, SsoConfiguration, SsoInvalidToken) as error:
+        raise _unavailable(user, passage, error) from error
+    sso_road.answered(passage)
     if identity.character_id != user.character_id:
         log.error("user %s: the SSO answered a refresh with another character's token; not used", user.id)
         raise TokenUnavailable("the SSO answered with another character's token", FAULT_PAUSE)
     if identity.owner_hash != user.owner_hash:
         return _sold(user, cipher)
     return _store(user, fresh, refresh_token, identity, cipher)
+
+
+def _unavailable(user: User, passage: Passage, error: SsoError) -> TokenUnavailable:
+    """What a refresh without an outcome is to its caller, and to all others: what would fail for each is not tried."""
+    if isinstance(error, SsoUnavailable):
+        log.info("user %s: cannot refresh the access token: %s", user.id, error)
+        reason = ASKS_TO_WAIT if error.retry_after else NO_ANSWER
+    else:
+        log.error("user %s: cannot refresh the access token: %s", user.id, error)
+        reason = f"{OUR_FAULT}: {error}"
+    if isinstance(error, SsoInvalidToken) and error.check not in NOT_THE_TOKENS_FAULT:
+        sso_road.answered(passage)
+        return TokenUnavailable(reason, FAULT_PAUSE)
+    closed = sso_road.failed(passage, reason, error.retry_after)
+    return TokenUnavailable(reason, closed.wait + AFTER_THE_OTHERS)
 
 
 def _store(user: User, fresh: TokenSet, refresh_token: str, identity: Identity, cipher: TokenCipher) -> str:
@@ -307,6 +333,8 @@ def _await_other(user: User, cipher: TokenCipher, wait_seconds: float) -> str:
         if current.token_version != user.token_version and _lives(current, timedelta()):
             return cipher.decrypt(current.access_token)
         if current.refresh_claimed_until is None:
+            if closed := sso_road.closure():
+                raise TokenUnavailable(closed.reason, closed.wait)
             raise TokenUnavailable("another process could not refresh the access token", SHORT_PAUSE)
         if time.monotonic() >= deadline:
             left = (current.refresh_claimed_until - utcnow()).total_seconds()

@@ -34,6 +34,9 @@ LEEWAY = 10
 KEYS_MAX_AGE = 3600.0
 #: Bits. Shorter RSA keys are skipped (RFC 7518 §3.3).
 MIN_RSA_BITS = 2048
+#: Checks (`SsoInvalidToken.check`) that no token passes when our clock, our settings or the SSO's keys are wrong. The
+#: others are about what stands in a single token.
+NOT_THE_TOKENS_FAULT = frozenset({"audience", "authorized party", "expiry", "issuer", "key", "signature"})
 #: The second audience of every EVE token.
 EVE_AUDIENCE = "EVE Online"
 

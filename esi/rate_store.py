@@ -106,6 +106,19 @@ def believable(closed_until: float, now: float) -> float:
     return closed_until if closed_until <= now + 2 * MAX_WAIT_SECONDS else 0.0
 
 
+def read_gate(name: str) -> tuple[float, Gate]:
+    """Now (seconds since the epoch), and one gate; open where there is no such row."""
+    [(now, *row)] = execute(
+        f"SELECT {'?' if is_sqlite() else _NOW}, gates.closed_until, gates.reason, gates.failures "
+        "FROM (SELECT 1 AS one) AS one LEFT JOIN gates ON gates.name = ?",
+        ([time.time()] if is_sqlite() else []) + [name],
+    ).fetchall()
+    closed_until, reason, failures = row
+    if failures is None:
+        return float(now), Gate(0.0, "", 0)
+    return float(now), Gate(believable(closed_until, float(now)), reason, failures)
+
+
 def take_slot(interval: float, horizon: float) -> float | None:
     """Reserve the next slot and return its time; None, and nothing taken, if it is `horizon` seconds away."""
     if is_sqlite():
@@ -182,9 +195,12 @@ def take_probe(name: str, now: float, until: float) -> bool:
     )
 
 
-def keep_closed(name: str, until: float) -> None:
-    """A probe failed: one failure more, closed until then."""
-    execute("UPDATE gates SET failures = failures + 1, closed_until = ? WHERE name = ?", (until, name))
+def keep_closed(name: str, until: float, reason: str | None = None) -> None:
+    """A probe failed: one failure more, closed until then; for the same reason as before if none is given."""
+    execute(
+        "UPDATE gates SET failures = failures + 1, closed_until = ?, reason = COALESCE(?, reason) WHERE name = ?",
+        (until, reason, name),
+    )
 
 
 def forget_failures(name: str, *, fewer_than: int | None = None, closed_before: float | None = None) -> bool:

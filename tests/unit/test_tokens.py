@@ -17,8 +17,10 @@ import tokens
 from database import utcnow
 from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoUnavailable
 from esi.sso import Identity
+from esi.sso_road import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from models import User
 from settings import KILLMAIL_SCOPE
+from tests.unit.esi.limiting import time_passes
 from tests.unit.fake_sso import SECRET, expire, log_in, pilot
 from tokens import NeedsLogin, TokenCipher, TokenUnavailable, UndecryptableToken, access_token
 
@@ -77,7 +79,7 @@ def test_a_token_is_refreshed_in_its_last_minute(any_db, sso, cipher, left, refr
     assert len(sso.calls) == refreshes
 
 
-@pytest.mark.parametrize(("rotates", "most"), [(False, 3), (True, 4)])
+@pytest.mark.parametrize(("rotates", "most"), [(False, 4), (True, 5)])
 def test_a_refresh_stores_what_came_back(any_db, sso, cipher, rotates, most):
     # Given a login whose access token has run out
     user = log_in(sso, cipher)
@@ -114,10 +116,10 @@ def test_every_refresh_encrypts_anew_with_the_first_key(any_db, sso):
 @pytest.mark.parametrize(
     ("failure", "retry_after"),
     [
-        (SsoUnavailable("token refresh: no answer"), tokens.OUTAGE_PAUSE),
+        (SsoUnavailable("token refresh: no answer"), FIRST_PAUSE_SECONDS),
         (SsoUnavailable("token refresh: the SSO answered 429", retry_after=7.5), 7.5),
-        (SsoUnavailable("token refresh: the SSO answered 503", retry_after=0.0), 0.0),
-        (SsoConfiguration("token refresh: the SSO answered invalid_client"), tokens.FAULT_PAUSE),
+        (SsoUnavailable("token refresh: the SSO answered 503", retry_after=0.0), FIRST_PAUSE_SECONDS),
+        (SsoConfiguration("token refresh: the SSO answered invalid_client"), FIRST_PAUSE_SECONDS),
     ],
 )
 def test_an_sso_that_cannot_answer_disables_nobody(any_db, sso, cipher, failure: SsoError, retry_after):
@@ -127,10 +129,11 @@ def test_an_sso_that_cannot_answer_disables_nobody(any_db, sso, cipher, failure:
     sso.failure = failure
     with pytest.raises(TokenUnavailable) as raised:
         access_token(user.id, sso, cipher)
-    assert raised.value.retry_after == retry_after
+    assert raised.value.retry_after == retry_after + tokens.AFTER_THE_OTHERS
     assert stored(user) == before
-    # And when it is back, the very next call is served: the lease was given back
+    # And when it is back, the first call after the pause is served: the lease was given back
     sso.failure = None
+    time_passes(retry_after + 1)
     assert access_token(user.id, sso, cipher).startswith("access-")
 
 
@@ -142,6 +145,7 @@ def test_a_rotated_refresh_token_is_kept_though_its_access_token_cannot_be_verif
     with pytest.raises(TokenUnavailable):
         access_token(user.id, sso, cipher)
     sso.verify_failure = None
+    time_passes(FIRST_PAUSE_SECONDS + 1)
     assert access_token(user.id, sso, cipher).startswith("access-")
     assert accounts.token_state(User.get_by_id(user.id)) is accounts.TokenState.OK
 
@@ -271,6 +275,7 @@ def test_no_token_is_seen_in_errors_logs_or_the_database(any_db, sso, cipher, ca
 
     def ask(user: User) -> None:
         expire(user)
+        time_passes(LONGEST_PAUSE_SECONDS)
         try:
             access_token(user.id, sso, cipher)
         except tokens.TokenError as error:
