@@ -52,7 +52,7 @@ def sync_user(sync_id: int) -> None:
     except tokens.NeedsLogin as error:
         _fail(reader.sync, str(error))
     except tokens.TokenUnavailable as error:
-        _wait(reader.sync, utcnow() + timedelta(seconds=error.retry_after), "EVE's login service does not answer")
+        _wait(reader.sync, utcnow() + timedelta(seconds=error.retry_after), str(error))
     except tokens.UndecryptableToken as error:
         _fail(reader.sync, str(error))
     except EsiForbidden as error:

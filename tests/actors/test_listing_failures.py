@@ -156,6 +156,18 @@ def test_an_sso_that_is_down_delays_the_sync_and_disables_nobody(simulated, sync
     assert only_sync().state == SyncState.FINISHED
 
 
+def test_a_wrong_client_secret_is_told_and_not_called_an_outage(simulated, sync, configure):
+    pilots = [simulated.pilot(2) for _ in range(3)]
+    User.update(access_token=None, expires_at=None).execute()
+    configure(EVE_CLIENT_SECRET="of-another-application")
+    for pilot in pilots:
+        row = sync(pilot)
+        assert 0 < _waits(row) < 120
+        assert "EVE_CLIENT_SECRET" in row.waiting_for
+        assert "does not answer" not in row.waiting_for
+    assert len([entry for entry in simulated.asked("token") if entry.grant_type == "refresh_token"]) == 1
+
+
 def test_a_refused_refresh_token_fails_the_sync_and_asks_for_a_login(simulated, sync):
     pilot = simulated.pilot(2)
     User.update(access_token=None, expires_at=None).execute()
