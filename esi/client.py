@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from esi import values
 from esi.answers import MalformedError, decode, error_of, error_text, fresh_for
-from esi.errors import EsiError, EsiTransport
+from esi.errors import EsiError, EsiStatus, EsiTransport
 from esi.transport import Answer, Permit, Transport, TransportError
 from esi.values import Name, NamesFound, NotModified, RecentPage, Reference, ServerStatus
 
@@ -36,6 +36,8 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 #: In the body of the 404 for a page past the end (seen with and without a preamble), and of one for an unknown id.
 _PAST_END = "Requested page does not exist"
 _UNKNOWN_ID = "Ensure all IDs are valid"
+#: Statuses with which ESI refuses a batch of ids for what is in it.
+_REFUSALS = frozenset({400, 404, 422})
 
 
 class EsiClient:
@@ -115,6 +117,8 @@ class EsiClient:
 
         ESI refuses a whole batch for one unknown id, so a refused batch is halved until the id stands alone. Depth
         first: each call pins down at least one unknown id, however many there are, and so gets further than the last.
+        A refusal in other words than "unknown id" may also be for everything, as a 404 during maintenance is
+        (esi-issues 1005): it is believed only of an id beside others that have a name, and raised where none has.
         After `max_not_found` refusals (of the 100 errors a minute that close all routes) the rest stays unsettled.
         An error after the first success also ends the call early; before it, it is raised. Raises EsiError,
         ValueError for more than 1,000 ids or one that is not positive, and what `acquire` raises.
@@ -124,6 +128,7 @@ class EsiClient:
             raise ValueError(f"names takes up to {values.MAX_NAMES} positive ids")
         found: list[Name] = []
         unknown: set[int] = set()
+        doubted: dict[int, EsiError] = {}
         batches = [wanted] if wanted else []
         while batches and max_not_found > 0:
             permit = acquire()
@@ -131,20 +136,26 @@ class EsiClient:
                 break
             batch = batches.pop()
             try:
-                names = self._names(batch, permit)
+                found += self._names(batch, permit)
+                continue
+            except _Refused as refusal:
+                error, sure = refusal.error, refusal.sure
             except EsiError:
                 if not found and not unknown:
                     raise
                 break
-            if names is not None:
-                found += names
-                continue
             max_not_found -= 1
-            if len(batch) == 1:
-                unknown.update(batch)
-            else:
+            if len(batch) > 1:
                 middle = len(batch) // 2
                 batches += [batch[middle:], batch[:middle]]
+            elif sure:
+                unknown.update(batch)
+            else:
+                doubted[batch[0]] = error
+        if found:
+            unknown |= doubted.keys()
+        elif doubted and not unknown:
+            raise next(iter(doubted.values()))
         return NamesFound(tuple(found), frozenset(unknown))
 
     def character_name(self, character_id: int, permit: Permit) -> str:
@@ -161,14 +172,17 @@ class EsiClient:
         what = "market prices"
         return _read(self._send("GET", "/markets/prices", permit, what), what, values.prices)
 
-    def _names(self, batch: list[int], permit: Permit) -> list[Name] | None:
-        """The names of a batch; None when ESI says that it holds an unknown id."""
+    def _names(self, batch: list[int], permit: Permit) -> list[Name]:
+        """The names of a batch. Raises _Refused when ESI refuses it for what is in it, EsiError for all else."""
         what = f"names of {len(batch)} ids"
         body = json.dumps(batch).encode()
         answer = self._send("POST", "/universe/names", permit, what, {"Content-Type": "application/json"}, body)
-        if answer.status == 404 and _UNKNOWN_ID in error_text(answer):
-            return None
-        return _read(answer, what, lambda body: values.names(body, asked=frozenset(batch)))
+        try:
+            return _read(answer, what, lambda body: values.names(body, asked=frozenset(batch)))
+        except EsiStatus as error:
+            if answer.status not in _REFUSALS:
+                raise
+            raise _Refused(error, sure=_UNKNOWN_ID in error_text(answer)) from error
 
     def _send(
         self,
@@ -183,6 +197,15 @@ class EsiClient:
             return self._http.send(method, self._base + path, permit, headers=headers, data=data)
         except TransportError as failure:
             raise EsiTransport(f"{what}: {failure}") from failure
+
+
+class _Refused(Exception):
+    """ESI refused a batch of ids. `sure`: for one of them; else perhaps for what befalls all batches alike."""
+
+    def __init__(self, error: EsiError, *, sure: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.sure = sure
 
 
 def _read(answer: Answer, what: str, parse: Callable[[Any], T]) -> T:

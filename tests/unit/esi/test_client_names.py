@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from esi.client import Name, NamesFound
-from esi.errors import EsiDowntime, EsiNotFound, EsiTransport
+from esi.errors import EsiDowntime, EsiNotFound, EsiStatus, EsiTransport
 from tests.unit.esi.conftest import RecordingPermit
 from tests.unit.esi.raw_server import RawServer, Received, Step, reply
 
@@ -16,9 +16,10 @@ REFUSAL = {"error": "Ensure all IDs are valid before resolving."}
 
 
 class Universe:
-    """Answers like ESI: names for a batch of known ids, a 404 for any other batch."""
+    """Answers like ESI: names for a batch of known ids, a refusal (the 404 that is usual) for any other batch."""
 
-    def __init__(self, server: RawServer, bad: Iterable[int] = ()) -> None:
+    def __init__(self, server: RawServer, bad: Iterable[int] = (), refusal: Step | None = None) -> None:
+        self.refusal = refusal or reply(404, REFUSAL)
         self.bad = frozenset(bad)
         self.permits: list[RecordingPermit] = []
         self.batches: list[list[int]] = []
@@ -28,7 +29,7 @@ class Universe:
         ids = json.loads(request.body)
         self.batches.append(ids)
         if self.bad & set(ids):
-            return reply(404, REFUSAL)
+            return self.refusal
         return reply(200, [{"id": id_, "name": f"Name {id_}", "category": "character"} for id_ in ids])
 
     def acquire(self) -> RecordingPermit:
@@ -94,11 +95,34 @@ def test_repeated_calls_settle_every_id(client, server):
     assert (open_ids, unknown) == (set(), bad)
 
 
-def test_another_404_makes_no_id_unknown(client, server):
-    server.script(reply(404, {"error": "Not found"}))
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_an_odd_id_is_found_whatever_esi_says_about_it(client, server, status):
+    universe = Universe(server, {500}, reply(status, {"error": "Something about an id"}))
+
+    found = client.names(range(1, 1001), universe.acquire)
+
+    assert found.unknown == {500}
+    assert {name.id for name in found.names} == set(range(1, 1001)) - {500}
+
+
+def test_a_404_for_everything_makes_no_id_unknown(client, server):
+    """What ESI has said during maintenance (esi-issues 1005)."""
+    universe = Universe(server, range(1, 101), reply(404, {"error": "Not found"}))
 
     with pytest.raises(EsiNotFound):
-        client.names([1, 2], RecordingPermit)
+        client.names(range(1, 101), universe.acquire)
+
+    assert universe.refusals <= 20
+
+
+@pytest.mark.parametrize("status", [401, 403, 405, 500])
+def test_what_is_not_about_the_ids_halves_nothing(client, server, status):
+    universe = Universe(server, {1}, reply(status, {"error": "Something else"}))
+
+    with pytest.raises(EsiStatus):
+        client.names([1, 2, 3], universe.acquire)
+
+    assert universe.batches == [[1, 2, 3]]
 
 
 def test_an_error_after_a_success_keeps_what_was_found(client, server):
