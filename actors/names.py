@@ -9,6 +9,7 @@ import dramatiq
 
 import runtime
 from actors import sending
+from actors.middleware import THIS_ADDRESS
 from actors.permits import permit_for
 from actors.queues import LAST, NAMES
 from database import db, execute, lock_clause, placeholders, utcnow
@@ -33,7 +34,6 @@ UNSETTLED_RETRY = timedelta(minutes=15)
 SINGLE_CHARACTERS = 10
 #: Ids of player characters (EVE's documentation, "asset safety of id ranges").
 CHARACTER_IDS = (range(90_000_000, 98_000_000), range(2_100_000_000, 2_147_483_648))
-THIS_ADDRESS = "ip"
 
 
 @dramatiq.actor(queue_name=NAMES, priority=LAST, max_retries=0, time_limit=5 * 60_000, max_age=30 * 60_000)

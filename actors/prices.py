@@ -11,7 +11,7 @@ import dramatiq
 
 import prices
 import runtime
-from actors.names import THIS_ADDRESS
+from actors.middleware import THIS_ADDRESS
 from actors.permits import permit_for
 from actors.queues import LAST, NAMES
 from esi.errors import EsiError
