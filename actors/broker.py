@@ -32,11 +32,14 @@ STALE_CRON_SECONDS = 50
 BLOCKED_TIMEOUT_SECONDS = 30
 
 
-def make_broker(config: settings.Settings) -> dramatiq.Broker:
-    """The one broker of this process. A killmail is claimed and its slot awaited before TimeLimit starts to count."""
+def make_broker(config: settings.Settings, *, schema_checked: bool = True) -> dramatiq.Broker:
+    """The one broker of this process. A killmail is claimed and its slot awaited before TimeLimit starts to count.
+
+    `schema_checked`: whether code and schema are known to fit; if not, the first message makes sure of it.
+    """
     middleware: list[Middleware] = [
         AgeLimit(),
-        Connections(),
+        Connections(schema_checked=schema_checked),
         FetchClaims(),
         TimeLimit(),
         ShutdownNotifications(),
@@ -62,13 +65,14 @@ def make_broker(config: settings.Settings) -> dramatiq.Broker:
 
 
 def _for_this_process() -> dramatiq.Broker:
+    schema_checked = True
     try:
         config = settings.current()
         if _is_worker_or_scheduler():
-            _start_service(config)
+            schema_checked = _start_service(config)
     except (settings.SettingsError, migrations.SchemaError) as error:
         sys.exit(f"error: {error}")
-    return make_broker(config)
+    return make_broker(config, schema_checked=schema_checked)
 
 
 def _is_worker_or_scheduler() -> bool:
@@ -76,8 +80,8 @@ def _is_worker_or_scheduler() -> bool:
     return {program.name, program.parent.name} & {"dramatiq", "periodiq"} != set()
 
 
-def _start_service(config: settings.Settings) -> None:
-    """What `dramatiq actors` and `periodiq actors` have no other place for."""
+def _start_service(config: settings.Settings) -> bool:
+    """What `dramatiq actors` and `periodiq actors` have no other place for; whether the schema could be checked."""
     if config.embedded:
         raise settings.SettingsError(
             "RABBITMQ_URL is not set: without it `python app.py` is the whole system and starts its own workers; "
@@ -91,6 +95,8 @@ def _start_service(config: settings.Settings) -> None:
         migrations.check()
     except peewee.OperationalError as error:  # it may come up later; nothing is done before
         logging.getLogger(__name__).warning("database unreachable at start: %s", str(error).partition("\n")[0])
+        return False
+    return True
 
 
 dramatiq.set_encoder(CheckedEncoder())

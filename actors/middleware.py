@@ -20,6 +20,7 @@ import peewee
 from dramatiq.middleware import Middleware, SkipMessage
 
 import ledger
+import migrations
 from actors.permits import permit_for
 from actors.queues import KILLMAILS, MAINTENANCE, MAINTENANCE_PRIORITY, NAMES, NAMES_PRIORITY
 from database import db, from_epoch
@@ -40,14 +41,39 @@ THIS_ADDRESS = "ip"
 
 
 class Connections(Middleware):
-    """Each worker thread keeps one database connection, and drops it when it breaks."""
+    """Each worker thread keeps one database connection, and drops it when it breaks.
+
+    Where the schema could not be checked when the process started, it is before the first message; as long as it does
+    not fit the code, messages are dropped: what they meant is written down.
+    """
+
+    def __init__(self, *, schema_checked: bool = True) -> None:
+        self._schema_checked = schema_checked
+        self._schema_error: str | None = None
+        self._lock = threading.Lock()
 
     def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         try:
+            if not self._schema_checked:
+                self._check_schema()
             db.connect(reuse_if_open=True)
         except peewee.PeeweeException as error:
             logger.warning("database unreachable, %s dropped: %s", message.actor_name, _first_line(error))
             raise SkipMessage from error
+
+    def _check_schema(self) -> None:
+        """One thread for all, and one line for each thing that is wrong. Raises SkipMessage and PeeweeException."""
+        with self._lock:
+            if self._schema_checked:
+                return
+            try:
+                migrations.check()
+            except migrations.SchemaError as error:
+                if str(error) != self._schema_error:
+                    self._schema_error = str(error)
+                    logger.error("messages are dropped until this is done: %s", error)
+                raise SkipMessage("the schema does not fit the code") from error
+            self._schema_checked = True
 
     def after_process_message(
         self,
