@@ -62,6 +62,8 @@ def create_app(settings: Settings | None = None, system: System | None = None) -
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=settings.eve_callback_url.startswith("https://"),
+        # A slow answer must not bring back the cookie of before a login: it is sent when it changes (renew_session).
+        SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=timedelta(days=SESSION_DAYS),
         MAX_CONTENT_LENGTH=api.transport_http.MAX_BODY,
     )

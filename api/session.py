@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from datetime import UTC, datetime
 
 from flask import g, session
 
@@ -17,7 +18,7 @@ from models import User
 #: Days a session lives since the last visit.
 SESSION_DAYS = 30
 
-_USER, _EPOCH, _CSRF = "user_id", "epoch", "csrf"
+_USER, _EPOCH, _CSRF, _DAY = "user_id", "epoch", "csrf", "day"
 
 
 def current_user() -> User | None:
@@ -35,6 +36,13 @@ def sign_in(user: User) -> None:
     session[_USER] = user.id
     session[_EPOCH] = user.session_epoch
     g.user = user
+
+
+def renew_session() -> None:
+    """Let a session live on from today: its cookie is sent anew on the first page looked at in a day."""
+    today = datetime.now(UTC).toordinal()
+    if _USER in session and session.get(_DAY) != today:
+        session[_DAY] = today
 
 
 def sign_out() -> None:

@@ -11,7 +11,7 @@ import accounts
 from api import killmails, statistics, syncs, system
 from api.callers import MUTATION_LIMIT, limiter, user_or_address
 from api.killmail_views import EVERYTHING
-from api.session import current_user, sign_out
+from api.session import current_user, renew_session, sign_out
 from database import utcnow
 from models import Trigger, User
 from web import pictures
@@ -30,6 +30,7 @@ blueprint = Blueprint("pages", __name__)
 @blueprint.get("/")
 def index() -> str:
     user = current_user()
+    renew_session()
     if user is None:
         return render_template("signed_out.html", scopes=system.current().settings.eve_client_scopes)
     page = killmails.page_of(user, killmails.Filter(), NEWEST, None, ROW_FIELDS)
