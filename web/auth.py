@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, redirect, request, url_for
+from flask import Blueprint, flash, redirect, request, url_for
 from werkzeug.wrappers import Response
 
 from api import login, system
@@ -29,11 +29,13 @@ def callback() -> Response:
     if "error" in request.args:
         return message_page(400, "Login cancelled", "EVE SSO says the login was cancelled. Nothing has changed.")
     try:
-        login.finish(system.current(), request.args.get("code", ""), request.args.get("state", ""))
+        logged_in = login.finish(system.current(), request.args.get("code", ""), request.args.get("state", ""))
     except login.LoginRefusedError as error:
         return message_page(400, "This login could not be finished", str(error))
     except login.LoginUnavailableError as error:
         return message_page(503, "Logging in does not work now", str(error))
+    if not logged_in.sync.queued:
+        flash(logged_in.sync.message)
     return redirect(url_for("pages.index"))
 
 

@@ -40,6 +40,13 @@ def test_a_login_ends_on_the_dashboard_with_a_sync(client: FlaskClient, backend:
     assert backend.requests == [(User.get().id, Trigger.LOGIN, False)]
 
 
+def test_a_login_within_the_cool_down_says_when_the_last_sync_was(client: FlaskClient, backend: FakeBackend) -> None:
+    backend.cooldown = True
+    come_back(client, begin(client))
+    assert "Last synced 1 minute ago." in client.get("/").text
+    assert "Last synced" not in client.get("/").text, "it is said once"
+
+
 def test_tokens_are_not_stored_as_they_are_nor_put_into_the_cookie(client: FlaskClient) -> None:
     response = come_back(client, begin(client))
     user = User.get()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -38,6 +39,25 @@ def test_signed_out_says_what_is_asked_for_and_why(client: FlaskClient) -> None:
     assert KILLMAIL_SCOPE in text
     assert 'href="/login"' in text
     assert "Log out" not in text
+
+
+@pytest.mark.parametrize("more", [(), ("esi-wallet.read_character_wallet.v1",)])
+def test_nothing_else_is_asked_for_only_where_that_is_so(
+    client: FlaskClient, app: Flask, more: tuple[str, ...]
+) -> None:
+    system = app.extensions[EXTENSION]
+    settings = replace(system.settings, eve_client_scopes=(KILLMAIL_SCOPE, *more))
+    app.extensions[EXTENSION] = replace(system, settings=settings)
+    assert ("Nothing else is asked for" in client.get("/").text) is (not more)
+
+
+def test_the_cookie_is_sent_when_it_changes_and_once_a_day(client: FlaskClient, sign_in: SignIn) -> None:
+    """A slow answer that brought an old cookie along would undo a login that was finished meanwhile."""
+    sign_in(make_user())
+    assert "Set-Cookie" in client.get("/").headers
+    for path in ("/", "/killmails", "/status", "/static/style.css"):
+        with client.get(path) as answer:
+            assert "Set-Cookie" not in answer.headers, path
 
 
 def test_the_dashboard_shows_pilot_sync_and_killmails(client: FlaskClient, sign_in: SignIn) -> None:
