@@ -174,7 +174,7 @@ def _drop(state: Simulator, request: Request, body: Json, character_id: int) -> 
 
 
 def _route(method: str, path: str, answer: Callable[..., object]) -> tuple[str, re.Pattern[str], Callable[..., object]]:
-    return method, re.compile(PREFIX + path.replace("<id>", r"(\d{1,18})")), answer
+    return method, re.compile(PREFIX + path.replace("<id>", r"(\d{1,19})")), answer
 
 
 _ROUTES: Final = (

@@ -184,20 +184,20 @@ def _not_modified_since(text: str | None, last_modified: int) -> bool:
 
 ROUTES: Final = (
     Route(
-        "killmail", "GET", re.compile(r"/killmails/(?P<killmail_id>\d{1,18})/(?P<killmail_hash>[^/]+)"),
+        "killmail", "GET", re.compile(r"/killmails/(?P<killmail_id>\d{1,19})/(?P<killmail_hash>[^/]+)"),
         "killmail", None, _killmail,
     ),
     Route(
-        "recent", "GET", re.compile(r"/characters/(?P<character_id>\d{1,18})/killmails/recent"),
+        "recent", "GET", re.compile(r"/characters/(?P<character_id>\d{1,19})/killmails/recent"),
         "char-killmail", RECENT_SCOPE, _recent,
     ),
     Route("names", "POST", re.compile(r"/universe/names"), None, None, _names),
-    Route("character", "GET", re.compile(r"/characters/(?P<character_id>\d{1,18})"), None, None, _character),
+    Route("character", "GET", re.compile(r"/characters/(?P<character_id>\d{1,19})"), None, None, _character),
     Route("status", "GET", re.compile(r"/status"), "status", None, _status),
     Route("prices", "GET", re.compile(r"/markets/prices"), None, None, _prices),
     Route(
-        "corporation", "GET", re.compile(r"/corporations/(?P<corporation_id>\d{1,18})/killmails/recent"),
+        "corporation", "GET", re.compile(r"/corporations/(?P<corporation_id>\d{1,19})/killmails/recent"),
         "corp-killmail", CORPORATION_SCOPE, _corporation,
     ),
-    Route("wars", "GET", re.compile(r"/wars/(?P<war_id>\d{1,18})/killmails"), "killmail", None, _war_killmails),
+    Route("wars", "GET", re.compile(r"/wars/(?P<war_id>\d{1,19})/killmails"), "killmail", None, _war_killmails),
 )  # fmt: skip

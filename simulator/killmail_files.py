@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from simulator.names import Names
-from simulator.world import Pilot, World
+from simulator.names import Names, ids_in
+from simulator.world import Killmail, Pilot, World
 
 _NAMES_FILE: Final = Path("names") / "universe_names.json"
 #: For a character whose corporation no file tells.
@@ -18,9 +18,13 @@ _SOME_CORPORATION: Final = 98_370_861
 
 
 def load(folder: Path, pilots: int, seed: int) -> World:
-    """Read every `*.json` of a folder. Raises OSError or ValueError for a folder that holds no killmails."""
+    """Read every `*.json` of a folder.
+
+    Raises OSError or ValueError for a folder that holds no killmails, or a file that is none, which is named.
+    """
     world = World(seed, ninety_days=False)
-    bodies = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
+    by_file = {file: _read(file) for file in sorted(folder.glob("*.json"))}
+    bodies = list(by_file.values())
     if not bodies:
         raise ValueError(f"no killmails in {folder}")
     world.names |= _names_beside(folder)
@@ -29,12 +33,29 @@ def load(folder: Path, pilots: int, seed: int) -> World:
         corporation, alliance = _affiliation(bodies, character_id)
         world.add_pilot(Pilot(character_id, name, corporation, alliance))
     first = next(iter(world.pilots.values()))
-    for body in bodies:
+    for file, body in by_file.items():
         killmail_hash = body.pop("killmail_hash", None)
-        killmail = world.add(body, killmail_hash)
+        try:
+            killmail = world.add(body, killmail_hash)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
         if not killmail.listed_for & world.pilots.keys():
             first.killmail_ids.add(killmail.killmail_id)
     return world
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The body in a file, with everything in it that the simulator looks at."""
+    try:
+        body: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        Killmail.of_body(body)
+        if not all(type(one) is int for one in (body["killmail_id"], *(one for one, _ in ids_in(body)))):
+            raise ValueError("an id is not a whole number")
+    except KeyError as error:
+        raise ValueError(f"{file} is no killmail: it lacks {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is no killmail: {error}") from error
+    return body
 
 
 def _names_beside(folder: Path) -> Names:
@@ -69,6 +90,6 @@ def _affiliation(bodies: list[dict[str, Any]], character_id: int) -> tuple[int, 
     newest = sorted(bodies, key=lambda body: -int(body["killmail_id"]))
     for body in newest:
         for party in (body["victim"], *body["attackers"]):
-            if party.get("character_id") == character_id and "corporation_id" in party:
+            if party.get("character_id") == character_id and party.get("corporation_id") is not None:
                 return party["corporation_id"], party.get("alliance_id")
     return _SOME_CORPORATION, None

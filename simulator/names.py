@@ -71,9 +71,9 @@ def ids_in(body: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
         for key, category in _PARTY_KEYS:
             if party.get(key):
                 yield party[key], category
-    for item in victim.get("items", ()):
+    for item in victim.get("items") or ():  # null says the same as no items
         yield item["item_type_id"], "inventory_type"
-        for inner in item.get("items", ()):
+        for inner in item.get("items") or ():
             yield inner["item_type_id"], "inventory_type"
 
 

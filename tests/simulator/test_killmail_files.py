@@ -1,6 +1,7 @@
 """Worlds of real killmails read from files."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,64 @@ def test_names_come_from_the_folder_beside_or_are_made_up(tmp_path):
 def test_a_folder_without_killmails_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no killmails"):
         load(tmp_path, 3, seed=1)
+
+
+@pytest.mark.parametrize("items", [None, [{"item_type_id": 34, "flag": 5, "singleton": 0, "items": None}]])
+def test_null_items_are_no_items(tmp_path, items):
+    _write(tmp_path, 100, 1, 2)
+    _change(tmp_path / "100.json", lambda body: body["victim"].update(items=items))
+
+    assert load(tmp_path, 1, seed=1).pilots[1].killmail_ids == {100}
+
+
+def test_a_pilot_without_a_corporation_is_in_some(tmp_path):
+    _write(tmp_path, 100, 1, 2)
+    _change(tmp_path / "100.json", lambda body: body["victim"].update(corporation_id=None))
+
+    assert load(tmp_path, 1, seed=1).pilots[1].corporation_id > 0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text[:-20],
+        lambda text: "[]",
+        lambda text: "7",
+        lambda text: text.replace('"victim"', '"somebody"'),
+        lambda text: text.replace('"victim": {', '"victim": [{').replace('}, "attackers"', '}], "attackers"'),
+        lambda text: text.replace('"attackers": [', '"attackers": null, "others": ['),
+        lambda text: text.replace("2013-05-01", "yesterday"),
+        lambda text: text.replace('"killmail_id": 101', '"killmail_id": "101"'),
+        lambda text: text.replace('"killmail_id": 101', '"killmail_id": 100'),
+    ],
+    ids=[
+        "cut off",
+        "a list",
+        "a number",
+        "no victim",
+        "many victims",
+        "no attackers",
+        "no time",
+        "no id",
+        "seen twice",
+    ],
+)
+def test_a_bad_file_is_named_in_one_line(tmp_path, spoil):
+    _write(tmp_path, 100, 1, 2)
+    _write(tmp_path, 101, 1, 2)
+    bad = tmp_path / "101.json"
+    bad.write_text(spoil(bad.read_text()))
+
+    with pytest.raises(ValueError, match=r"101\.json") as caught:
+        load(tmp_path, 1, seed=1)
+
+    assert "\n" not in str(caught.value)
+
+
+def _change(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    body = json.loads(file.read_text())
+    change(body)
+    file.write_text(json.dumps(body))
 
 
 @pytest.mark.real_killmails
