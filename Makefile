@@ -22,7 +22,8 @@ run: $(VENV)/installed ## the system on your own EVE application, from .env
 	@$(BIN)/python app.py
 
 test: $(VENV)/installed-dev ## the whole test suite; uses PostgreSQL and RabbitMQ where they are
-	@$(BIN)/python -m pytest $(PARALLEL)
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore tests/chaos
+	@$(BIN)/python -m pytest tests/chaos
 
 chaos: $(VENV)/installed-dev ## kill and restart everything while 20 pilots sync; CHAOS_SEED=N repeats a run
 	@CHAOS_LONG=1 $(BIN)/python -m pytest -s tests/chaos

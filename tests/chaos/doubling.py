@@ -7,9 +7,7 @@ doubled is written, a line a copy, to the file that CHAOS_COPIES names: it outli
 
 from __future__ import annotations
 
-import os
 import sys
-from collections import Counter
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,8 @@ import dramatiq
 from dramatiq.common import dq_name
 
 import actors
+from tests.chaos.copies import note_copy
 
-#: Where the copies are counted.
-COPIES = "CHAOS_COPIES"
 #: Milliseconds by which a late copy comes.
 LATE_MS = 30_000
 #: One copy in so many is a late one.
@@ -43,19 +40,6 @@ class Doubling(dramatiq.Middleware):
         late = LATE_MS if next(self._number) % LATE_EVERY == 0 else None
         broker.enqueue(message.copy(options={self.COPY: True}), delay=late)
         note_copy(self._sender, message.actor_name)
-
-
-def note_copy(sender: str, actor: str) -> None:
-    """One short line in one write: several processes append to the file."""
-    output = os.open(os.environ[COPIES], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.write(output, f"{sender} {actor}\n".encode())
-    os.close(output)
-
-
-def copies(path: Path) -> Counter[tuple[str, str]]:
-    """How many copies were published, by sender and actor."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return Counter((sender, actor) for sender, _, actor in (line.partition(" ") for line in lines))
 
 
 broker = actors.broker

@@ -22,7 +22,7 @@ import pytest
 from actors import queues
 from tests.acceptance.cluster import Cluster, cluster
 from tests.acceptance.processes import BIN, Process, wait_until
-from tests.chaos.doubling import COPIES, copies
+from tests.chaos.copies import COPIES, copies
 from tests.chaos.servers import PrivatePostgres, PrivateRabbitmq, servers_directory
 
 LONG = os.environ.get("CHAOS_LONG") == "1"

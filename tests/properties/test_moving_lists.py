@@ -47,6 +47,9 @@ class FakeEsi:
     before_page: Callable[[], None] = lambda: None
     version: int = 0
 
+    def connect(self) -> None:
+        """There is nothing to connect to."""
+
     def change(self, change: Change) -> None:
         changed = change(list(self.listed))
         if changed != self.listed:
