@@ -33,6 +33,8 @@ def index() -> str:
     renew_session()
     if user is None:
         return render_template("signed_out.html", scopes=system.current().settings.eve_client_scopes)
+    # Read first: what is stored while the page is made is not on it, and has to come after this one.
+    last_reached = killmails.last_reached(user)
     page = killmails.page_of(user, killmails.Filter(), NEWEST, None, ROW_FIELDS)
     history = syncs.page_of(user, LAST_SYNCS, None, None).nodes
     days = statistics.days(user, _first_day())
@@ -44,7 +46,7 @@ def index() -> str:
         sync=history[0] if history else None,
         syncs=history,
         killmails=page.nodes,
-        last_reached=killmails.last_reached(user),
+        last_reached=last_reached,
         days=days,
         by_day=pictures.by_day(days, utcnow().date()),
     )

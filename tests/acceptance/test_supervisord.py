@@ -46,13 +46,14 @@ AS_NOBODY: Any = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout() -> Iterator[Path]:
     """The repository as a fresh clone has it: without var/. The virtual environment is this one."""
-    made = tmp_path / "a check out"  # a path with spaces, as people have
-    copy_repository(made)
-    (made / ".venv").mkdir()
-    (made / ".venv/bin").symlink_to(BIN)
-    return made
+    with tempfile.TemporaryDirectory() as directory:  # supervisord's socket lies in it: 108 characters at most
+        made = Path(directory, "a check out")  # a path with spaces, as people have
+        copy_repository(made)
+        (made / ".venv").mkdir()
+        (made / ".venv/bin").symlink_to(BIN)
+        yield made
 
 
 @pytest.fixture

@@ -62,6 +62,8 @@ def test_new_killmails_appear_on_top_by_themselves(system: Cluster, pilot: Pilot
     character_id, name = new_pilot(killmails=3)
     pilot.log_in(name)
     pilot.wait_for_sync()
+    pilot.open()  # what is announced from here on is not of the first sync
+    expect(pilot.rows).to_have_count(3, timeout=PATIENCE_MS)
     pilot.marks_the_page()
     # When two more killmails happen
     new = bring(system, character_id, 2)

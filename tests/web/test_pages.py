@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask
@@ -125,6 +125,26 @@ def test_following_starts_at_what_came_last(client: FlaskClient, sign_in: SignIn
     assert 'data-after="10"' in client.get("/").text
     make_killmail(5, user, linked_at=now + timedelta(seconds=1), created_at=now - timedelta(days=3))
     assert 'data-after="5"' in client.get("/").text
+
+
+def test_what_is_stored_while_the_page_is_made_comes_after_it(
+    client: FlaskClient, sign_in: SignIn, sqlite_db: Database
+) -> None:
+    user = make_user()
+    sign_in(user)
+    make_killmail(50, user)
+    hooks: list[Any] = cast(Any, sqlite_db).query_hooks
+
+    def store_another(event: Any) -> None:
+        if 'FROM "syncs"' in event.sql:  # the killmails have been read by then
+            hooks.clear()
+            make_killmail(51, user)
+
+    hooks.append(store_another)
+    text = client.get("/").text
+    assert hooks == [], "it was stored"
+    assert 'data-id="51"' not in text
+    assert 'data-after="50"' in text, "or it is taken for known, and never shown"
 
 
 @pytest.mark.parametrize(("form", "full"), [({}, False), ({"full": "1"}, True)])
