@@ -143,7 +143,7 @@ def _answer(
 
 
 def _dated(request: Request, real: Callable[[], Response]) -> Response:
-    complaint = _date_complaint(request)
+    complaint = date_complaint(request)
     return Response.error(400, complaint) if complaint else real()
 
 
@@ -161,7 +161,8 @@ def _error_limited(state: Simulator, now: float) -> Response:
     return response
 
 
-def _date_complaint(request: Request) -> str | None:
+def date_complaint(request: Request) -> str | None:
+    """What is wrong with the date that a request asks for, if anything."""
     text = request.headers.get("x-compatibility-date")
     if text is None:
         return None
@@ -177,7 +178,7 @@ def _date_complaint(request: Request) -> str | None:
 
 def _effective_date(request: Request) -> str | None:
     """The date the answer is given for: the one asked for or an earlier one, the oldest without any."""
-    if _date_complaint(request):
+    if date_complaint(request):
         return None
     text = request.headers.get("x-compatibility-date")
     if text is None:

@@ -206,7 +206,13 @@ def _bearer(state: Simulator, pilot: Pilot, scopes: tuple[str, ...], now: float,
 
 
 def _revoke(state: Simulator, request: Request, note: Note) -> Response:
-    state.grants.revoke(request.form().get("token", ""))
+    form = request.form()
+    try:
+        _authenticate(state, request, form)
+    except RefusedError as refused:
+        answer = {"error": refused.error, "error_description": refused.description}
+        return Response.of_json(refused.status, answer)
+    state.grants.revoke(form.get("token", ""))
     return Response(200)
 
 

@@ -60,6 +60,7 @@ def test_a_second_login_within_the_cooldown_queues_nothing_and_says_how_long_ago
     asked = browser.sync_now()
 
     assert page.status_code == 200
+    assert re.search(r"Last synced \d+ minutes? ago", page.text), "the page after the login says it"
     assert asked["queued"] is False
     assert re.search(r"Last synced \d+ minutes? ago", asked["message"])
     assert len(syncs_of(system, pilot)) == before

@@ -126,10 +126,12 @@ def test_an_out_of_order_list(system: Cluster) -> None:
 def test_a_429_in_the_middle_of_paging(system: Cluster) -> None:
     """Given ESI refuses page 2 for a few seconds, Then the sync waits, says so, and goes on from page 2."""
     pilot = new_pilot(system, 140)
-    system.simulated.fault(route="recent", kind="429", page=2, count=1, seconds=3)
+    system.simulated.fault(route="recent", kind="429", page=2, count=1, seconds=6)
     seen = system.simulated.last_seq()
 
-    system.browser().log_in(pilot)
+    browser = system.browser()
+    browser.log_in(pilot)
+    wait_until(lambda: (browser.me()["currentSync"] or {}).get("state") == "WAITING", "it says that it waits", 20)
     system.wait_for_syncs()
 
     pages = [(entry["page"], entry["status"]) for entry in system.simulated.requests(seen, "recent")]
@@ -139,10 +141,16 @@ def test_a_429_in_the_middle_of_paging(system: Cluster) -> None:
 
 def test_two_overlapping_syncs_of_one_user(system: Cluster) -> None:
     """Given a background sync under way, When the pilot asks again, Then it is one sync, raised, and nothing twice."""
-    pilot = new_pilot(system, 600)  # longer under way than all the asking takes
-    seen = system.simulated.last_seq()
+    pilot = new_pilot(system, 1)
     browser = system.browser()
     browser.log_in(pilot)
+    system.wait_for_syncs()
+    # Longer under way than all the asking takes
+    system.simulated.post(f"characters/{pilot}/killmails", {"count": 600, "bust_cache": True})
+    seen = system.simulated.last_seq()
+    system.rows("UPDATE users SET next_sync_at = ? WHERE character_id = ? RETURNING id", utcnow(), pilot)
+    queue_due_users(system)
+    wait_until(lambda: stored(system, pilot) > 1, "the background sync is under way", pause=0.02)
 
     for _ in range(5):
         assert browser.sync_now()["queued"] is True
@@ -151,10 +159,12 @@ def test_two_overlapping_syncs_of_one_user(system: Cluster) -> None:
 
     fetched = details(system, seen)
     assert len(fetched) == len(set(fetched)) == 600
-    assert (
-        system.scalar("SELECT COUNT(*) FROM syncs s JOIN users u ON u.id = s.user_id WHERE character_id = ?", pilot)
-        == 1
+    syncs = system.rows(
+        """SELECT s.trigger, s.priority FROM syncs s JOIN users u ON u.id = s.user_id
+           WHERE u.character_id = ? ORDER BY s.id""",
+        pilot,
     )
+    assert syncs == [("LOGIN", 8), ("SCHEDULE", 8)]
     assert system.differences(pilot) == []
 
 

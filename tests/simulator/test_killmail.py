@@ -4,6 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from simulator.esi_gate import date_complaint
+from simulator.wire import Request
+
 
 def test_the_right_hash_opens_the_killmail_without_a_token(simulate):
     """esi/README.md §1: no auth; the hash is not in the body."""
@@ -63,8 +66,17 @@ def test_the_compatibility_date_is_echoed(simulate):
     assert client.get("/status").headers["X-Compatibility-Date"] == "2020-01-01"
 
 
+@pytest.mark.parametrize(("at", "refused"), [("10:59:59", True), ("11:00:00", False)])
+def test_a_days_date_is_good_from_eleven_on(at, refused):
+    """esi/README.md §3: X-Compatibility-Date rolls at 11:00 UTC."""
+    seconds = datetime.fromisoformat(f"2026-08-01T{at}+00:00").timestamp()
+    request = Request("GET", "/status", {}, {"x-compatibility-date": "2026-08-01"}, b"", seconds, "127.0.0.1")
+
+    assert (date_complaint(request) == "X-Compatibility-Date is in the future") is refused
+
+
 def test_a_date_in_the_future_is_refused(simulate):
-    """esi/README.md §3: not in the future, and the day begins at 11:00 UTC."""
+    """esi/README.md §3: not in the future, min threshold."""
     client = simulate()
     tomorrow = (datetime.now(UTC) + timedelta(days=1, hours=1)).date().isoformat()
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import jwt
 import pytest
 
+from simulator.grants import Grant, Grants, RefusedError
 from tests.simulator.client import CALLBACK, SCOPE, Client
 from tests.simulator.conftest import DOCUMENTS
 
@@ -269,6 +270,30 @@ def test_revoking_is_always_200(simulate):
         form = {"token_type_hint": "refresh_token", "token": text}
         assert client.session.post(address, data=form, auth=("demo", "demo"), timeout=5).status_code == 200
     assert client.refresh(token).json() == {"error": "invalid_grant", "error_description": GONE}
+
+
+@pytest.mark.parametrize("auth", [None, ("demo", "wrong"), ("another", "demo")])
+def test_only_its_own_application_revokes_a_token(simulate, auth):
+    """esi/README.md §4: Revoke … Basic auth."""
+    client = simulate()
+    token = client.login(next(iter(client.truth())))["refresh_token"]
+
+    answer = client.session.post(f"{client.url}/v2/oauth/revoke", data={"token": token}, auth=auth, timeout=5)
+
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    assert client.refresh(token).status_code == 200
+
+
+@pytest.mark.parametrize(("age", "lives"), [(0.0, True), (299.0, True), (300.0, False), (301.0, False)])
+def test_a_code_lives_five_minutes(age, lives):
+    """esi/README.md §4: Code: one use, 5 min."""
+    grants, grant = Grants(), Grant(1, ("scope",), "http://127.0.0.1/callback", None)
+    code = grants.issue_code(grant, 1_000.0)
+    if lives:
+        assert grants.redeem_code(code, None, 1_000.0 + age) == grant
+    else:
+        with pytest.raises(RefusedError, match="not found"):
+            grants.redeem_code(code, None, 1_000.0 + age)
 
 
 def test_a_sold_character_has_another_owner_and_no_tokens(simulate):

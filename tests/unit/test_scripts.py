@@ -157,6 +157,7 @@ class TestQueueUsers:
 
         assert (ended.returncode, ended.stderr) == (0, "")
         assert "Queued 2 of 2 users." in ended.stdout
+        assert ended.stdout.count("FIRST SYNC") == 2
         with db.connection_context():
             assert [(s.user_id, s.trigger, s.priority) for s in Sync.select().order_by(Sync.user)] == [
                 (pilot.id, "MANUAL", 5) for pilot in pilots[:2]
