@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Most tests wait for processes and clocks, so that two of them go well side by side; a file stays together.
 PARALLEL ?= --numprocesses 2 --dist loadfile
+# These measure what the machine gives, or take servers away.
+ALONE := tests/acceptance/test_ceiling.py tests/chaos
 
 .PHONY: help demo demo-services run test chaos attacks properties browser bench check format clean
 
@@ -22,8 +24,8 @@ run: $(VENV)/installed ## the system on your own EVE application, from .env
 	@$(BIN)/python app.py
 
 test: $(VENV)/installed-dev ## the whole test suite; uses PostgreSQL and RabbitMQ where they are
-	@$(BIN)/python -m pytest $(PARALLEL) --ignore tests/chaos
-	@$(BIN)/python -m pytest tests/chaos
+	@$(BIN)/python -m pytest $(PARALLEL) $(ALONE:%=--ignore %)
+	@$(BIN)/python -m pytest $(ALONE)
 
 chaos: $(VENV)/installed-dev ## kill and restart everything while 20 pilots sync; CHAOS_SEED=N repeats a run
 	@CHAOS_LONG=1 $(BIN)/python -m pytest -s tests/chaos

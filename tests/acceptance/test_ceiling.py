@@ -27,13 +27,7 @@ def test_two_worker_processes_stay_at_the_ceiling_and_under_it(tmp_path: Path, b
         assert system.differences() == []
         assert len(arrivals) == 700
         assert system.simulated.stats()["max_in_one_second"] <= 50
-        print(f"mean from the first to the last: {(len(arrivals) - 1) / (arrivals[-1] - arrivals[0]):.2f}/s")
-        assert best_mean(arrivals, 400) >= 47.5
-
-
-def best_mean(arrivals: list[float], count: int) -> float:
-    """Requests a second over the best run of `count`: a machine that stalls once does not make the limiter slow."""
-    return max((count - 1) / (last - first) for first, last in zip(arrivals, arrivals[count - 1 :], strict=False))
+        assert (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) >= 47.5, "requests a second, from first to last"
 
 
 def detail_arrivals(system: Cluster) -> list[float]:
