@@ -16,12 +16,13 @@ def permit_for(group: RateGroup, owner: str, *, background: bool, failed_before:
 
     `failed_before`: the same request has failed already (see `Limiter.acquire`).
 
-    Raises Closed, and EsiTransport where ESI cannot be reached: then nothing is spent, neither slot nor tokens. Where
-    the road is closed anyway it is Closed: what is not there during a downtime is nobody's failure.
+    Raises Closed, and EsiTransport where ESI cannot be reached: then nothing is spent, neither slot nor tokens. A few
+    in a row close the road, and where it is closed it is Closed: what is not there in a downtime is nobody's failure.
     """
     try:
         runtime.esi().connect()
     except EsiTransport as error:
+        runtime.limiter().unreachable()
         road = runtime.limiter().allowance(group, owner, background=background)
         if road.reopens_at is not None:
             raise Closed(road.reopens_at, road.reason or "", group.name) from error

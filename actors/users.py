@@ -177,7 +177,9 @@ def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: boo
 
 def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
     """ESI's failure: wait where it asks for it, else try again with growing waits, and fail in the end."""
-    if isinstance(error, EsiRateLimited | EsiErrorLimited | EsiDowntime):
+    # A list that alone always answers 504 is not told from a downtime by its status: the others that succeed tell.
+    down = isinstance(error, EsiDowntime) and (error.retry_after is not None or runtime.limiter().is_down())
+    if down or isinstance(error, EsiRateLimited | EsiErrorLimited):
         _wait(sync, utcnow() + _asked_to_wait(sync, error), f"{ESI_ASKS_TO_WAIT} ({error})")
         return
     if isinstance(error, EsiUnauthorized):

@@ -21,7 +21,19 @@ from esi.permit import RequestPermit, Reservation, give_back
 from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.rate_limit import Bucket, RateGroup, reserve_of
 from esi.rate_store import View
-from esi.roads import CROWDED, DOWNTIME, FIRST_PROBE_SECONDS, USED_UP, Closed, RoadLog, closed_gate, is_down
+from esi.roads import (
+    CROWDED,
+    DOWN,
+    DOWNTIME,
+    DOWNTIME_FAILURES,
+    FIRST_PROBE_SECONDS,
+    USED_UP,
+    Closed,
+    RoadLog,
+    closed_gate,
+    is_down,
+    probe_pause,
+)
 
 __all__ = ["Allowance", "Closed", "Limiter", "RequestPermit", "RoadState"]
 
@@ -125,6 +137,16 @@ class Limiter:
     def is_down(self) -> bool:
         """Whether ESI was found down, and nothing has succeeded since."""
         return is_down(rate_store.read("", self._clock).gates.get(DOWNTIME))
+
+    def unreachable(self) -> None:
+        """ESI could not be connected to, before anything was reserved: it counts as a 503 does, whoever it was for."""
+        now, gate = rate_store.read_gate(DOWNTIME)
+        if not is_down(gate):
+            until = now + probe_pause(DOWNTIME_FAILURES)
+            if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN):
+                self._log.closed(DOWNTIME, now, until, DOWN)
+        elif gate.closed_until <= now:  # this one would have been the probe
+            rate_store.keep_closed(DOWNTIME, now + probe_pause(gate.failures + 1))
 
     def forget_idle(self, group: RateGroup, limit: int = SWEPT_AT_A_TIME) -> None:
         """Delete buckets of a group that has one for each character, where a new one would be the same.

@@ -106,6 +106,24 @@ def test_downtime_waits_for_the_gate_and_spends_nothing(simulated, sync, later, 
     assert only_sync().state == SyncState.FINISHED
 
 
+def test_a_list_that_always_answers_504_fails_alone(simulated, sync, later, tick):
+    """It never looks like a downtime, because others' lists succeed: it must not wait for one for ever."""
+    poisoned, other = simulated.pilot(2), simulated.pilot(2)
+    simulated.fault("recent", "status:504")
+    first = sync(poisoned)
+    for _ in range(6):
+        simulated.mend()
+        simulated.fight(other, 1)
+        sync(other, force=True)
+        simulated.fault("recent", "status:504")
+        later(400)
+        tick()
+    row = Sync.get_by_id(first.id)
+    assert row.state == SyncState.FAILED
+    assert "could not be read" in row.error
+    assert set(stored()) == set(simulated.list_of(other)), "and keeps nobody else"
+
+
 @pytest.mark.parametrize("kind", ["status:500", "reset", "invalid_json", "truncated", "not_found", "status:400"])
 def test_other_failures_are_tried_again_with_growing_waits_and_then_fail(simulated, sync, later, tick, kind):
     pilot = simulated.pilot(2)

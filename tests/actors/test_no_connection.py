@@ -13,6 +13,7 @@ from actors.killmails import fetch_killmail
 from actors.names import resolve_names
 from actors.prices import refresh_prices
 from database import execute, insert_rows, utcnow
+from esi.roads import DOWN, DOWNTIME_FAILURES
 from models import RateBucket, RateSlot, SyncState
 from tests.actors.asking import ask, only_row, only_sync
 
@@ -86,3 +87,22 @@ def test_on_a_closed_road_it_is_no_failure(simulated, unreachable, crew):
 
     row = only_sync()
     assert (row.state, row.attempts, row.waiting_for) == (SyncState.LISTING, 0, "ESI is down")
+
+
+def test_an_outage_pauses_a_backlog_and_costs_it_next_to_nothing(simulated, unreachable, crew, post, later, tick):
+    """Hours without ESI: a handful of tries finds it out, the rest wait, and afterwards nothing has been given up."""
+    pilot = simulated.pilot(40)
+    post.refuse("fetch_killmail")
+    ask(pilot)
+    crew.drain()
+    unreachable()
+    post.mend()
+    for _ in range(10):
+        later(61)
+        tick()
+
+    attempts = execute("SELECT SUM(attempts) FROM ledger").fetchone()[0]
+    assert 0 < attempts <= DOWNTIME_FAILURES
+    gate = execute("SELECT failures, reason FROM gates WHERE name = 'downtime'").fetchone()
+    assert gate[0] > DOWNTIME_FAILURES, "it is tried again now and then"
+    assert gate[1] == DOWN
