@@ -57,7 +57,8 @@ def results(answers: dict[str, Answer]) -> str:
         [
             "# Results",
             "",
-            f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}. Medians of five runs where a figure has runs.",
+            f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}. A figure with runs is their median, or their",
+            "worst where it says so; one without was taken once, over as many requests as stand below.",
             "",
             "| | figure | measured | target | | runs |",
             "| --- | --- | --- | --- | --- | --- |",

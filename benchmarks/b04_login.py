@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 
 from benchmarks import backlog
+from benchmarks.asks import NEW_KILLMAIL
 from benchmarks.harness import LATENCY, OPEN_BUCKETS, Cluster, address_of, browser, new_pilot, start_all, system
 from benchmarks.report import Figure, Report, median_of, run, worst_of
-from benchmarks.sockets import NEW_KILLMAIL, LiveSocket
+from benchmarks.sockets import LiveSocket
 
 KILLMAILS = 50
 #: Seconds between one pilot's last killmail and the next login.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bulk, crowd_rows
+from benchmarks.asks import NEW_KILLMAIL
 from benchmarks.harness import (
     PROBE_DIRECTORY,
     Cluster,
@@ -26,7 +27,7 @@ from benchmarks.harness import (
     wait_until,
 )
 from benchmarks.report import Figure, Report, percentile, run
-from benchmarks.sockets import NEW_KILLMAIL, LiveSocket
+from benchmarks.sockets import LiveSocket
 from database import execute
 
 FIRST_STORM, SECOND_STORM = 10_000_000, 20_000_000

@@ -17,6 +17,8 @@ from database import execute
 
 #: Seconds of fetching at the ceiling in each half.
 SPAN = 12.0
+#: Real killmails listed for each half: they last for the span at 50/s, and a good while longer.
+LIVE = 900
 FEW = 1_000
 
 
@@ -27,11 +29,13 @@ def measure(quick: bool) -> Report:
     with system("--pilots", "0", *OPEN_BUCKETS, *LATENCY) as made:
         start_all(made, module="benchmarks.probed")
         probes = Probes(made)
-        backlog.build(made, int(runs * 2 * 50 * (SPAN + 60 if not quick else SPAN + 15)))
+        pilot = backlog.build(made, LIVE)
         bulk.users(1, 0)
         for _ in range(runs):
             for waiting in (FEW, many):
+                made.wait_for_syncs()
                 refill(waiting)
+                backlog.add(made, pilot, LIVE)
                 since = made.simulated.last_seq()
                 probes.since_last()
                 time.sleep(SPAN)

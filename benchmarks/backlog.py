@@ -24,13 +24,18 @@ def build(system: Cluster, killmails: int) -> int:
     character_id = new_pilot(system, 1)
     browser(system, "10.1.0.1").log_in(character_id)
     system.wait_for_syncs()
+    add(system, character_id, killmails)
+    return character_id
+
+
+def add(system: Cluster, character_id: int, killmails: int) -> None:
+    """Give the pilot so many new ones; they are listed, and the first are being fetched, when this returns."""
     add_killmails(system, character_id, killmails)
     past = utcnow() - timedelta(minutes=1)
     system.rows("UPDATE users SET next_sync_at = ? WHERE character_id = ? RETURNING id", past, character_id)
     send(system, QUEUE_DUE_USERS)
     listed = "SELECT state FROM syncs WHERE trigger = 'SCHEDULE' ORDER BY id DESC LIMIT 1"
     wait_until(lambda: system.rows(listed) == [("FETCHING",)], f"{killmails} killmails are listed", 300)
-    return character_id
 
 
 def rate(system: Cluster, since: int) -> float:

@@ -65,6 +65,21 @@ def killmails(count: int, user_id: int) -> None:
     links(user_id, count)
 
 
+def names() -> None:
+    """A name for everything that stands in a stored killmail."""
+    execute(
+        """
+        INSERT INTO names (id, name, category, updated_at)
+        SELECT id, 'Name ' || id, 'character', now() FROM (
+            SELECT solar_system_id AS id FROM killmails
+            UNION SELECT unnest(ARRAY[character_id, corporation_id, ship_type_id]) FROM victims
+            UNION SELECT unnest(ARRAY[character_id, corporation_id, ship_type_id]) FROM attackers
+        ) AS shown
+        WHERE id IS NOT NULL ON CONFLICT (id) DO NOTHING
+        """
+    )
+
+
 def links(user_id: int, count: int) -> None:
     """The first so many made-up killmails stood in this user's lists, long ago."""
     execute(

@@ -8,6 +8,7 @@ https://docs.celeryq.dev/en/stable/userguide/optimizing.html
 
 from __future__ import annotations
 
+import logging
 import os
 
 from celery import Celery, group
@@ -15,6 +16,10 @@ from celery import Celery, group
 import database
 import settings
 from benchmarks.bare_loop import fetch_and_store
+
+# A line for every task received and done is no part of the work; ours writes none either.
+for _name in ("celery.app.trace", "celery.worker.strategy"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 app = Celery("benchmarks", broker=os.environ["RABBITMQ_URL"].replace("%2F", "/"))
 app.conf.update(

@@ -19,15 +19,10 @@ from api.callers import limiter
 from api.killmails import CURSOR
 from api.pages import encode_cursor
 from app import create_app
-from benchmarks import bulk
+from benchmarks import asks, bulk
 from database import db, execute
 
 PAGE = 25
-#: As the dashboard asks for its list.
-QUERY = """query ($after: String) { killmails(first: 25, after: $after) {
-  pageInfo { hasNextPage endCursor }
-  nodes { id killmailTime isLoss attackerCount zkillboardUrl
-    solarSystem { id name } victim { shipType { id name } } finalBlow { character { id name } } } } }"""
 
 Ask = Callable[[int | None], tuple[float, int]]
 
@@ -46,7 +41,7 @@ def asker() -> Ask:
         statements.clear()
         after = None if below is None else encode_cursor(CURSOR, below)
         began = time.perf_counter()
-        answer = client.post("/graphql", json={"query": QUERY, "variables": {"after": after}})
+        answer = client.post("/graphql", json={"query": asks.PAGE, "variables": {"first": PAGE, "after": after}})
         milliseconds = (time.perf_counter() - began) * 1000
         body = answer.get_json()
         if "errors" in body or len(body["data"]["killmails"]["nodes"]) != PAGE:
@@ -62,6 +57,7 @@ def main() -> None:
     events.configure(None)
     bulk.users(2, 0)
     bulk.killmails(stored, execute("SELECT MIN(id) FROM users").fetchone()[0])
+    bulk.names()
     bulk.settle()
     ask = asker()
     below = bulk.FIRST_ID + stored - depth * PAGE

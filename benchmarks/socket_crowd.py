@@ -16,7 +16,8 @@ from pathlib import Path
 
 import websocket
 
-from benchmarks.sockets import NEW_KILLMAIL, LiveSocket
+from benchmarks.asks import NEW_KILLMAIL
+from benchmarks.sockets import LiveSocket
 
 _ID = re.compile(rb'"id": "(\d+)", "killmailTime"')
 

@@ -10,11 +10,6 @@ import websocket
 #: Seconds until a message that has to come counts as lost.
 PATIENCE = 60.0
 
-#: What the dashboard shows of a killmail that has just been stored.
-NEW_KILLMAIL = """subscription ($after: ID) { newKillmail(after: $after) {
-  id killmailTime isLoss attackerCount zkillboardUrl
-  solarSystem { id name } victim { shipType { id name } } finalBlow { character { id name } } } }"""
-
 
 class LiveSocket:
     """One connection, acknowledged. `sockopt`: options of the socket, set before it connects."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from graphql import build_schema, parse, validate
 
 from benchmarks import __main__ as bench
-from benchmarks import crowd_rows
+from benchmarks import asks, crowd_rows
 from benchmarks.b12_allowance import bursts, pairs
 from benchmarks.probes import CALL, MESSAGE, STATEMENT, Probed, _count
 from benchmarks.report import Figure, median_of, number, percentile, worst_of
@@ -85,3 +87,13 @@ def test_a_script_that_failed_stands_in_the_results() -> None:
 
 def test_every_claim_has_a_script() -> None:
     assert list(bench.scripts()) == [f"B{number}" for number in range(1, 13)]
+
+
+@pytest.mark.parametrize("ask", [asks.PAGE, asks.NEW_KILLMAIL], ids=["page", "new_killmail"])
+def test_what_the_benchmarks_ask_for_is_what_the_dashboard_asks_for(ask: str) -> None:
+    """Given the rows of the dashboard's script, Then they stand in the ask, and the schema knows them all."""
+    schema = build_schema(Path("schema.graphql").read_text(encoding="utf-8"))
+
+    assert validate(schema, parse(ask)) == []
+    assert "securityStatus" in ask
+    assert "faction { id name }" in ask
