@@ -24,6 +24,7 @@ from benchmarks.harness import (
     OPEN_BUCKETS,
     PROBE_DIRECTORY,
     Cluster,
+    Process,
     child,
     new_pilot,
     start_all,
@@ -35,11 +36,13 @@ from tests import rabbitmq
 from tests.acceptance.processes import BIN
 from tests.postgres import scratch_database
 
-#: Celery's pools, each as a machine of two cores runs it: a process a core, more of them to cover the waits, threads.
+#: Celery's pools as a machine of two cores runs them, (workers, options of each): a process a core, more of them to
+#: cover the waits, threads in one process, and threads in a process a core, which is how ours are started.
 POOLS = {
-    "prefork 2": ("--pool", "prefork", "--concurrency", "2"),
-    "prefork 8": ("--pool", "prefork", "--concurrency", "8"),
-    "threads 16": ("--pool", "threads", "--concurrency", "16"),
+    "prefork 2": (1, ("--pool", "prefork", "--concurrency", "2")),
+    "prefork 8": (1, ("--pool", "prefork", "--concurrency", "8")),
+    "threads 16": (1, ("--pool", "threads", "--concurrency", "16")),
+    "2 × threads 8": (2, ("--pool", "threads", "--concurrency", "8")),
 }
 
 
@@ -55,8 +58,8 @@ def measure(quick: bool) -> Report:
             references = made.simulated.truth()[pilot]["killmails"]
             ours.append(first_sync(made, workers, pilot))
             bare.append(bare_loop(made, references))
-            for pool, options in POOLS.items():
-                celery[pool].append(celery_rate(made, references, options))
+            for pool, (workers_of_it, options) in POOLS.items():
+                celery[pool].append(celery_rate(made, references, workers_of_it, options))
     return _report(killmails, ours, bare, celery)
 
 
@@ -94,21 +97,25 @@ def bare_loop(made: Cluster, references: list[Any]) -> dict[str, Any]:
     return found
 
 
-def celery_rate(made: Cluster, references: list[Any], options: tuple[str, ...]) -> float:
-    """Killmails a second, from the moment the list is handed over until the last one is stored."""
+def celery_rate(made: Cluster, references: list[Any], workers: int, options: tuple[str, ...]) -> float:
+    """Killmails a second, from the moment the first of the list is stored until the last one is."""
     with _empty_database(made) as database_url:
-        command = [str(BIN / "celery"), "--app", "benchmarks.celery_app", "worker", "--loglevel", "INFO", *options]
-        worker = made.processes.start(
-            "celery", [*command, "--without-gossip", "--without-mingle", "--without-heartbeat"],
-            DATABASE_URL=database_url,
-        )  # fmt: skip
+        started = [_celery_worker(made, number, options, database_url) for number in range(workers)]
         try:
-            worker.wait_for_output(r"ready\.")
+            for worker in started:
+                worker.wait_for_output(r"ready\.")
             return _drain(made, references, database_url)
         finally:
-            worker.stop()
-            made.processes.running.remove(worker)
+            for worker in started:
+                worker.stop()
+                made.processes.running.remove(worker)
             _delete_celery_queue()
+
+
+def _celery_worker(made: Cluster, number: int, options: tuple[str, ...], database_url: str) -> Process:
+    command = [str(BIN / "celery"), "--app", "benchmarks.celery_app", "worker", "--loglevel", "INFO", *options]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--hostname", f"celery{number}@%h"]
+    return made.processes.start("celery", [*command, *quiet], DATABASE_URL=database_url)
 
 
 def _drain(made: Cluster, references: list[Any], database_url: str) -> float:
