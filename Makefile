@@ -9,7 +9,7 @@ PARALLEL ?= --numprocesses 2 --dist loadfile
 # These measure what the machine gives, or take servers away.
 ALONE := tests/acceptance/test_ceiling.py tests/chaos
 
-.PHONY: help demo demo-services run test chaos attacks properties browser bench check format clean
+.PHONY: help demo demo-services run test chaos attacks properties browser bench check format constraints clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -52,6 +52,13 @@ format: $(VENV)/installed-dev ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+constraints: | $(VENV)/bin/python ## write constraints.txt anew, after a change of requirements*.txt
+	@rm -rf var/constraints && $(PYTHON) -m venv var/constraints
+	@var/constraints/bin/pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@head -n 1 constraints.txt > var/constraints.txt
+	@var/constraints/bin/pip freeze >> var/constraints.txt
+	@mv var/constraints.txt constraints.txt && rm -rf var/constraints
+
 clean: ## remove the virtual environment and the demo's data; never var/killmails.db
 	rm -rf $(VENV) var/demo var/demo.lock
 
@@ -61,17 +68,17 @@ $(VENV)/bin/python:
 	@echo "Making $(VENV) …"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+$(VENV)/installed: requirements.txt constraints.txt | $(VENV)/bin/python
 	@echo "Installing what it needs …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt --constraint constraints.txt
 	@touch $@
 
-$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt constraints.txt | $(VENV)/bin/python
 	@echo "Installing what the tests need …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt --constraint constraints.txt
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-bench: requirements-bench.txt | $(VENV)/installed-dev
 	@echo "Installing what the benchmarks need …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-bench.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-bench.txt --constraint constraints.txt
 	@touch $@

@@ -7,6 +7,7 @@ the API and its sockets. Under gunicorn (`app:create_app()`) every worker proces
 from __future__ import annotations
 
 import settings as settings_module  # isort: skip - first: it tells a Python that is too old for the rest
+import errno
 import logging
 import signal
 import socket
@@ -157,13 +158,17 @@ def _start_system(settings: Settings) -> Callable[[], None]:
         raise SettingsError(str(error)) from error
 
 
+_HOST_ADVICE = "set HOST to an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all"
+
+
 def _bind(host: str, port: int, app: Flask) -> BaseWSGIServer:
-    """Raises OSError when the port is taken."""
+    """Raises OSError when the port is taken, or the host is not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
-        advice = "set PORT to another one, and EVE_CALLBACK_URL with it"
+        about_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        advice = "set PORT to another one, and EVE_CALLBACK_URL with it" if about_port else _HOST_ADVICE
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; {advice}") from error
     with listener:  # the server works on a copy
         return make_server(host, port, app, threaded=True, request_handler=_QuietHandler, fd=listener.fileno())

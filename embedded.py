@@ -19,7 +19,7 @@ from dramatiq.worker import Worker
 import ledger
 import migrations
 from database import db
-from settings import VAR, Settings
+from settings import VAR, Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,13 @@ def _take_lock(database_url: str) -> IO[str]:
     VAR.mkdir(mode=0o700, exist_ok=True)
     is_file = database_url.startswith("sqlite:///")
     path = Path(database_url.removeprefix("sqlite:///") + ".lock") if is_file else VAR / "killmails.lock"
-    lock = path.open("a+")
+    try:
+        lock = path.open("a+")
+    except OSError as error:
+        raise SettingsError(
+            f"DATABASE_URL: {path.parent} cannot be written to: {error.strerror}; "
+            "a valid value is sqlite:///var/killmails.db"
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -35,6 +35,8 @@ VAR = ROOT / "var"
 
 REGISTER_AT = "https://developers.eveonline.com"
 KILLMAIL_SCOPE = "esi-killmails.read_killmails.v1"
+DEFAULT_ESI = "https://esi.evetech.net"
+DEFAULT_SSO = "https://login.eveonline.com"
 DEFAULT_PORT = 8000
 DEFAULT_CALLBACK = f"http://127.0.0.1:{DEFAULT_PORT}/auth/callback"
 
@@ -135,8 +137,8 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = ROOT / ".env
     return Settings(
         database_url=read("DATABASE_URL", "sqlite:///var/killmails.db", _database_url),
         rabbitmq_url=rabbitmq_url,
-        esi_url=read("ESI_URL", "https://esi.evetech.net", _http_url),
-        sso_url=read("SSO_URL", "https://login.eveonline.com", _http_url),
+        esi_url=read("ESI_URL", DEFAULT_ESI, _http_url),
+        sso_url=read("SSO_URL", DEFAULT_SSO, _http_url),
         eve_client_id=read("EVE_CLIENT_ID", "", _word),
         eve_client_secret=read("EVE_CLIENT_SECRET", "", _word),
         eve_callback_url=read("EVE_CALLBACK_URL", DEFAULT_CALLBACK, _http_url),
@@ -217,7 +219,7 @@ def _broker_url(name: str, value: str) -> str | None:
 
 
 def _http_url(name: str, value: str) -> str:
-    example = DEFAULT_CALLBACK if name == "EVE_CALLBACK_URL" else "https://esi.evetech.net"
+    example = {"EVE_CALLBACK_URL": DEFAULT_CALLBACK, "SSO_URL": DEFAULT_SSO}.get(name, DEFAULT_ESI)
     parts = _split(value)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise _wrong(name, "is not an http(s) address", example)
@@ -320,7 +322,8 @@ def _one_of(choices: tuple[str, ...], fold: Callable[[str], str]) -> Callable[[s
 def _secret_key(name: str, value: str) -> str:
     if len(value) < 32:
         problem = "must have at least 32 characters" if value else "is not set, and RABBITMQ_URL is"
-        raise _wrong(name, problem, '$(python3 -c "import secrets; print(secrets.token_urlsafe(48))")')
+        raise _wrong(name, problem, _what_prints("import secrets; print(secrets.token_urlsafe(48))"))
+    _refuse_command(name, value)
     return value
 
 
@@ -333,9 +336,20 @@ def _token_keys(name: str, value: str) -> tuple[str, ...]:
         keys = ()
     if not keys:
         problem = "must be Fernet keys separated by commas" if value else "is not set, and RABBITMQ_URL is"
-        generate = '$(python3 -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())")'
-        raise _wrong(name, problem, generate)
+        generate = "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"
+        raise _wrong(name, problem, _what_prints(generate))
     return keys
+
+
+def _what_prints(code: str) -> str:
+    """Where a secret comes from that must not be the one everybody is shown."""
+    return f"what this prints: .venv/bin/python -c '{code}'"
+
+
+def _refuse_command(name: str, value: str) -> None:
+    """No shell reads `.env`: a command that stands there would be a secret that everybody knows."""
+    if "$(" in value or "token_urlsafe" in value:
+        raise SettingsError(f"{name} holds a command and not what it prints: run it, and put its output there")
 
 
 def _secret(

@@ -15,6 +15,7 @@ from dramatiq.common import dq_name, xq_name
 from actors import queues
 from actors.dispatching import EMBEDDED_THREADS
 from database import execute
+from rabbitmq import why_no_connection
 
 #: Seconds until a broker that does not answer counts as unreachable.
 CONNECT_TIMEOUT = 3.0
@@ -54,7 +55,7 @@ def connect(rabbitmq: RabbitmqBroker) -> pika.BlockingConnection:
     try:
         return pika.BlockingConnection(parameters)
     except (pika.exceptions.AMQPError, OSError) as error:
-        raise BrokerUnreachable(f"RabbitMQ does not answer ({type(error).__name__})") from None
+        raise BrokerUnreachable(why_no_connection(error)) from None
 
 
 def _rabbitmq_counts(rabbitmq: RabbitmqBroker) -> list[QueueCount]:

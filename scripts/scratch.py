@@ -21,6 +21,7 @@ from dramatiq.common import dq_name, xq_name
 
 import database
 from events_rabbitmq import EXCHANGE
+from rabbitmq import why_no_connection
 
 #: Seconds; a rabbitmqctl that finds its node answers within a few.
 CONTROL_SECONDS = 60
@@ -131,7 +132,7 @@ def _open(address: str) -> pika.BlockingConnection:
     try:
         return pika.BlockingConnection(pika.URLParameters(address))
     except (pika.exceptions.AMQPError, OSError) as error:
-        raise command.Failure(f"RabbitMQ does not answer ({type(error).__name__}) (check RABBITMQ_URL)") from None
+        raise command.Failure(f"{why_no_connection(error)} (check RABBITMQ_URL)") from None
 
 
 def _reachable(address: str) -> bool:

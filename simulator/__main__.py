@@ -4,18 +4,33 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from simulator import server
-from simulator.config import Config, milliseconds
-from simulator.faults import Fault
+from simulator.config import DEFAULT_LIMITS, Config, milliseconds
+from simulator.faults import KINDS, Fault
+from simulator.request_log import ROUTES
 from simulator.rules import Limit
+
+_EPILOG = f"""
+faults: comma-separated route=, kind=, and rate= (0-1), count=, page=, killmail_id=, seconds=
+  routes  any {" ".join(sorted(ROUTES))}
+  kinds   status:NNN {" ".join(KINDS)}
+
+while it runs, under /_simulator/ on the same port (JSON): GET truth, stats, requests; POST and DELETE faults;
+POST settings, characters, characters/ID/killmails, …: simulator/control_routes.py lists all
+"""
 
 
 def _arguments() -> argparse.ArgumentParser:
     default = Config()
     parser = argparse.ArgumentParser(
-        prog="python -m simulator", description="ESI and EVE SSO on localhost, with their rules enforced."
+        prog="python -m simulator",
+        description="ESI and EVE SSO on localhost, with their rules enforced.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default=default.host)
     parser.add_argument("--port", type=int, default=default.port, help="0 takes a free one (default)")
@@ -43,16 +58,29 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _limit(text: str) -> str:
-    return Limit.parse(text).text
+    with _told():
+        return Limit.parse(text).text
 
 
 def _group_limit(text: str) -> tuple[str, str]:
     group, _, limit = text.partition("=")
+    if group not in DEFAULT_LIMITS:
+        raise argparse.ArgumentTypeError(f"no group {group!r}; there are {', '.join(DEFAULT_LIMITS)}")
     return group, _limit(limit)
 
 
 def _fault(text: str) -> dict[str, object]:
-    return {key: value for key, value in vars(Fault.of_text(text)).items() if key != "hits"}
+    with _told():
+        return {key: value for key, value in vars(Fault.of_text(text)).items() if key != "hits"}
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """argparse repeats the words of no other exception."""
+    try:
+        yield
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -43,9 +43,9 @@ class Fault:
             raise ValueError(f"fault: unknown keys {sorted(unknown)}")
         route, kind = str(value.get("route", "any")), str(value.get("kind", ""))
         if route != "any" and route not in ROUTES:
-            raise ValueError(f"fault: unknown route {route!r}")
+            raise ValueError(f"fault: unknown route {route!r}; there are any, {', '.join(sorted(ROUTES))}")
         if kind not in KINDS and not _STATUS.fullmatch(kind):
-            raise ValueError(f"fault: unknown kind {kind!r}")
+            raise ValueError(f"fault: unknown kind {kind!r}; there are status:NNN, {', '.join(KINDS)}")
         fault = cls(route, kind, rate=float(value.get("rate", 1.0)), seconds=float(value.get("seconds", 5.0)))
         for key in ("count", "killmail_id", "page"):
             if value.get(key) is not None:

@@ -65,6 +65,12 @@ def test_a_second_system_on_the_same_database_is_refused_until_the_first_ends(si
     start()
 
 
+def test_a_place_that_cannot_be_written_to_is_told_with_the_setting_that_names_it(configure, start):
+    configure(DATABASE_URL="sqlite:////proc/nowhere/killmails.db")
+    with pytest.raises(settings.SettingsError, match=r"^DATABASE_URL: /proc/nowhere cannot be written to: "):
+        embedded.start(settings.current())
+
+
 @pytest.mark.parametrize("state", ["sent", "fetching"])
 def test_what_the_process_before_held_is_taken_back_at_start(simulated, crew, post, start, state):
     """Its leases have a minute to run; nobody waits for that."""

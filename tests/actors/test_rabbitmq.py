@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ import actors
 import settings
 from actors import queues, sending
 from actors.broker import make_broker
-from actors.counts import BrokerUnreachable
+from actors.counts import BrokerUnreachable, connect
 from actors.dead_letters import replay
 from actors.dispatching import dispatch
 from actors.killmails import fetch_killmail
@@ -162,6 +163,20 @@ def test_a_broker_that_goes_away_during_a_replay_is_told_as_such_and_takes_no_de
     assert replay() == (1, 0)
     again, _ = _take(rabbit, queues.SYNCS)
     assert again is not None and again.message_id == letter.message_id
+
+
+@pytest.mark.parametrize("part", ["password", "virtual_host"])
+def test_a_broker_that_says_no_is_told_from_one_that_is_not_there(rabbit, part):
+    wrong = copy(rabbit.parameters)
+    if part == "password":
+        wrong.credentials = pika.PlainCredentials("guest", "not-the-password")
+    else:
+        wrong.virtual_host = "no-such-host"
+    rabbit.parameters = wrong
+
+    with pytest.raises(BrokerUnreachable, match="refuses the connection") as told:
+        connect(rabbit)
+    assert "not-the-password" not in str(told.value)
 
 
 def test_a_poisoned_message_ends_in_the_dead_letters_and_hurts_nobody_else(rabbit, simulated, work):

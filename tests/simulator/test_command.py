@@ -143,3 +143,25 @@ def test_changes_run_in_the_simulators_thread():
             running.call(lambda state: 1 // 0)
     finally:
         running.stop()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--fault", "route=nowhere,kind=reset", "killmail"),
+        ("--fault", "route=killmail,kind=sabotage", "truncated"),
+        ("--limit", "elsewhere=240/1m", "char-killmail"),
+        ("--limit", "killmail=many", "3600/15m"),
+    ],
+)
+def test_a_wish_it_does_not_know_is_told_with_what_there_is(option: str, value: str, told: str):
+    process = _command(option, value)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert told in err.strip().rpartition("\n")[2]
+
+
+def test_help_lists_what_can_go_wrong():
+    out, _ = _command("--help").communicate(timeout=20)
+    for word in ("429_bare", "hang", "recent", "token", "/_simulator/"):
+        assert word in out

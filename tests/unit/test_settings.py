@@ -164,6 +164,23 @@ def test_a_malformed_setting_is_named_with_a_valid_value_and_not_repeated(name: 
     assert "geheim" not in line
 
 
+@pytest.mark.parametrize("name", ["SECRET_KEY", "TOKEN_KEYS"])
+def test_the_command_that_makes_a_secret_is_no_secret(name: str) -> None:
+    """Given the refusal's text pasted into .env, Then it is refused: what everybody is shown must sign nothing."""
+    shown = refused(**{name: "x"}).rpartition("a valid value is ")[2]
+    command = shown.partition(": ")[2]
+
+    for pasted in (shown, command, f"$({command})"):
+        assert refused(**{name: pasted}).startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "host"), [("ESI_URL", "esi.evetech.net"), ("SSO_URL", "login.eveonline.com"), ("EVE_CALLBACK_URL", "8000")]
+)
+def test_an_address_is_told_by_one_of_its_kind(name: str, host: str) -> None:
+    assert host in refused(**{name: "nonsense"})
+
+
 def test_the_valid_value_of_a_refusal_is_valid() -> None:
     """What is shown to be copied can be copied; but for the commands that make a secret."""
     for name, value in {
@@ -172,6 +189,8 @@ def test_the_valid_value_of_a_refusal_is_valid() -> None:
         "LOG_LEVEL": "x",
         "HOST": "a b",
         "ESI_CONTACT": "\u00e9",
+        "ESI_URL": "x",
+        "SSO_URL": "x",
     }.items():
         example = refused(**{name: value}).rpartition("a valid value is ")[2]
         assert load(**{name: example})

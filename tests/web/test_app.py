@@ -63,6 +63,15 @@ def test_a_busy_port_is_told_and_nothing_starts(tmp_path: Path) -> None:
     assert "PORT" in ended.stderr
 
 
+@pytest.mark.parametrize("host", ["198.51.100.7", "no.such.host.invalid"])
+def test_a_host_that_is_not_here_is_told_by_its_setting(tmp_path: Path, host: str) -> None:
+    ended = run(tmp_path, "app.py", HOST=host)
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    assert "set HOST" in ended.stderr
+    assert "PORT" not in ended.stderr
+
+
 def test_another_server_may_not_embed(tmp_path: Path) -> None:
     """Under gunicorn every worker process would be a whole system."""
     ended = run(tmp_path, "-c", "import app; app.create_app()", RABBITMQ_URL="")

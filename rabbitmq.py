@@ -1,0 +1,20 @@
+"""Why RabbitMQ could not be connected to, in words for whoever set RABBITMQ_URL."""
+
+from __future__ import annotations
+
+import pika.exceptions
+
+#: It is there, and says no.
+_REFUSED = (
+    pika.exceptions.ProbableAccessDeniedError,
+    pika.exceptions.ProbableAuthenticationError,
+    pika.exceptions.AuthenticationError,
+    pika.exceptions.ConnectionClosedByBroker,
+)
+
+
+def why_no_connection(error: Exception) -> str:
+    """One line without the address, which holds the password. `error`: what pika raised."""
+    if isinstance(error, _REFUSED):
+        return "RabbitMQ refuses the connection: no such user, password or virtual host"
+    return f"RabbitMQ does not answer ({type(error).__name__})"
