@@ -55,9 +55,11 @@ def wake_for(at: datetime | None) -> None:
     if at is None or at > now + FARTHEST_WAKE:
         return
     at = max(at, now + timedelta(milliseconds=50))
-    if ledger.set_wake(at):
-        # A little late on purpose: a wake-up that finds the road still closed is followed by none.
-        sending.send(dispatch, delay_seconds=(at - now).total_seconds() + 0.05)
+    if not ledger.set_wake(at):
+        return
+    # A little late on purpose: a wake-up that finds the road still closed is followed by none.
+    if not sending.send(dispatch, delay_seconds=(at - now).total_seconds() + 0.05):
+        ledger.forget_wake(at)
 
 
 def window() -> int:

@@ -12,7 +12,7 @@ from actors.dispatching import dispatch_now, wake_for
 from actors.middleware import FetchClaims, Held
 from actors.queues import KILLMAILS, SECOND
 from actors.syncs import finish_if_complete
-from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited
+from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited, EsiTransport
 from esi.rate_limit import KILLMAIL
 from events import KillmailStored, publish
 from killmails import MalformedKillmail, hash_matches, parse_killmail
@@ -57,8 +57,8 @@ def fetch_killmail(killmail_id: int) -> None:
 
 def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
     killmail_id = held.claim.killmail_id
-    if isinstance(error, EsiRateLimited | EsiErrorLimited) or _fell_to_downtime(held, error):
-        # ESI asks everybody to wait; this killmail has done nothing wrong. The dispatcher sees until when.
+    if _asks_everybody(error) or _fell_to_downtime(held, error):
+        # This killmail has done nothing wrong. The dispatcher sees until when.
         ledger.release(held.claim)
         dispatch_now()
         return
@@ -74,13 +74,19 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
             wake_for(ledger.next_due())
 
 
+def _asks_everybody(error: EsiError | MalformedKillmail) -> bool:
+    """Whether ESI asks everybody to wait. A 429 that does not come from the bucket closes the road for a while as well,
+    but may be this killmail's own: asked for first whenever the road opens, it would keep all others out for ever."""
+    return isinstance(error, EsiErrorLimited) or (isinstance(error, EsiRateLimited) and not error.bare)
+
+
 def _fell_to_downtime(held: Held, error: EsiError | MalformedKillmail) -> bool:
     """Whether the road is closed for failures like this one, and for others' than this.
 
     A probe's failure alone keeps the road closed, so that its killmail pays for it. Given back for nothing, one that
     always fails would be the next probe again, and close ESI to everybody for ever.
     """
-    return isinstance(error, EsiDowntime) and not held.permit.is_probe and runtime.limiter().is_down()
+    return isinstance(error, EsiDowntime | EsiTransport) and not held.permit.is_probe and runtime.limiter().is_down()
 
 
 def _claims() -> FetchClaims:

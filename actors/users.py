@@ -18,7 +18,15 @@ from actors.queues import FIRST, SYNCS
 from actors.syncs import finish_if_complete
 from database import from_epoch, utcnow
 from esi.client import NotModified, RecentPage
-from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiForbidden, EsiRateLimited, EsiUnauthorized
+from esi.errors import (
+    EsiDowntime,
+    EsiError,
+    EsiErrorLimited,
+    EsiForbidden,
+    EsiRateLimited,
+    EsiTransport,
+    EsiUnauthorized,
+)
 from esi.limiter import Closed
 from esi.rate_limit import CHAR_KILLMAIL
 from events import SyncChanged, SyncFinished, publish
@@ -178,7 +186,9 @@ def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: boo
 def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
     """ESI's failure: wait where it asks for it, else try again with growing waits, and fail in the end."""
     # A list that alone always answers 504 is not told from a downtime by its status: the others that succeed tell.
-    down = isinstance(error, EsiDowntime) and (error.retry_after is not None or runtime.limiter().is_down())
+    down = isinstance(error, EsiDowntime | EsiTransport) and (
+        error.retry_after is not None or runtime.limiter().is_down()
+    )
     if down or isinstance(error, EsiRateLimited | EsiErrorLimited):
         _wait(sync, utcnow() + _asked_to_wait(sync, error), f"{ESI_ASKS_TO_WAIT} ({error})")
         return

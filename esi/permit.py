@@ -13,15 +13,16 @@ from esi import charges, rate_store
 from esi.charges import FIRST_BACK_OFF_SECONDS, MARGIN_SECONDS, Change, Spent
 from esi.clock import DatabaseClock
 from esi.rate_headers import RateHeaders, parse_rate_headers
-from esi.rate_limit import UNBUCKETED, Bucket, RateGroup, back_off
+from esi.rate_limit import ERRORS, UNBUCKETED, Bucket, RateGroup, back_off, is_counted_error
 from esi.rate_store import Gate
 from esi.roads import (
     DOWN,
     DOWNTIME,
     DOWNTIME_FAILURES,
     ERROR_LIMIT,
-    ERRORS,
+    OUR_ERRORS,
     TOLD_TO_WAIT,
+    TOO_MANY_ERRORS,
     USED_UP,
     RoadLog,
     probe_pause,
@@ -85,6 +86,8 @@ class RequestPermit:
             if change is not None:
                 before, after = change_bucket(reserved, change)
                 self._tell_log(before, after, now)
+        if is_counted_error(status, bucketed=reserved.group.bucketed):
+            self._count_error(now)
         self._tell_gates(status, rates, now)
 
     def unsent(self) -> None:
@@ -93,12 +96,14 @@ class RequestPermit:
         give_back(self._reservation)
 
     def unanswered(self) -> None:
-        """ESI may have charged it, at any time until now: what was reserved stays spent."""
+        """ESI may have charged it, at any time until now: what was reserved stays spent. Silence is no better than a
+        504."""
         self._use()
-        reserved = self._reservation
-        change = charges.after_silence(reserved.spent, reserved.clock.now()) if reserved.spent else None
+        reserved, now = self._reservation, self._reservation.clock.now()
+        change = charges.after_silence(reserved.spent, now) if reserved.spent else None
         if change is not None:
             change_bucket(reserved, change)
+        self._count_downtime(now)
 
     def _use(self) -> None:
         if self._used:
@@ -114,10 +119,10 @@ class RequestPermit:
     def _tell_gates(self, status: int, rates: RateHeaders, now: float) -> None:
         if status == 420:
             until = now + (rates.error_reset or rates.retry_after or ERROR_WINDOW_SECONDS) + MARGIN_SECONDS
-            self._close(ERROR_LIMIT, now, until, ERRORS)
+            self._close(ERROR_LIMIT, now, until, TOO_MANY_ERRORS)
         elif rates.error_remain is not None and rates.error_remain <= ERRORS_KEPT:
             until = now + (rates.error_reset or ERROR_WINDOW_SECONDS) + MARGIN_SECONDS
-            self._close(UNBUCKETED.name, now, until, ERRORS)
+            self._close(UNBUCKETED.name, now, until, TOO_MANY_ERRORS)
         if status in UNREACHABLE:
             self._count_downtime(now)
             return
@@ -129,6 +134,11 @@ class RequestPermit:
             rate_store.forget_failures(group, closed_before=now)
         if status < 500 and self._reservation.failures(DOWNTIME):
             self._end_downtime()
+
+    def _count_error(self, now: float) -> None:
+        left = rate_store.count_error(now)
+        if not left.allows(now, ERRORS.cost):
+            self._log.closed(ERRORS.name, now, left.reopens_at(now, ERRORS.cost), OUR_ERRORS)
 
     def _close(self, gate: str, now: float, until: float, reason: str) -> None:
         if rate_store.close_gate(gate, now, until, reason):

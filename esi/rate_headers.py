@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 #: Tokens in a bucket, and seconds of its window, that are believed. ESI's largest are a few thousand in 15 minutes.
 MAX_TOKENS = 10_000_000
@@ -30,7 +31,7 @@ class RateHeaders:
     allowance: int | None = None  # X-Ratelimit-Limit: `3600/15m` is 3600 tokens …
     window_seconds: int | None = None  # … in 900 seconds; both or neither are None
     remaining: int | None = None  # X-Ratelimit-Remaining
-    retry_after: float | None = None  # Retry-After; only its form in seconds, which is what ESI sends
+    retry_after: float | None = None  # Retry-After; as a date, reckoned from the answer's own Date
     error_remain: int | None = None  # X-ESI-Error-Limit-Remain
     error_reset: float | None = None  # X-ESI-Error-Limit-Reset
 
@@ -48,7 +49,7 @@ def parse_rate_headers(headers: Mapping[str, str]) -> RateHeaders:
         allowance=allowance,
         window_seconds=window_seconds,
         remaining=_tokens(found.get("x-ratelimit-remaining", "")),
-        retry_after=_seconds(found.get("retry-after", "")),
+        retry_after=_wait(found.get("retry-after", ""), found.get("date", "")),
         error_remain=_tokens(found.get("x-esi-error-limit-remain", "")),
         error_reset=_seconds(found.get("x-esi-error-limit-reset", "")),
     )
@@ -59,6 +60,7 @@ _NAMES = frozenset(
         "x-ratelimit-limit",
         "x-ratelimit-remaining",
         "retry-after",
+        "date",
         "x-esi-error-limit-remain",
         "x-esi-error-limit-reset",
     }
@@ -79,6 +81,17 @@ def _limit(text: str) -> tuple[int, int] | tuple[None, None]:
 
 def _tokens(text: str) -> int | None:
     return int(text) if text.isdecimal() and _NUMBER.fullmatch(text) else None
+
+
+def _wait(text: str, answered: str) -> float | None:
+    """A number of seconds, or a date (RFC 9110); a date that no Date stands beside says nothing without a clock."""
+    if (seconds := _seconds(text)) is not None:
+        return seconds
+    try:
+        wait = (parsedate_to_datetime(text) - parsedate_to_datetime(answered)).total_seconds()
+    except (TypeError, ValueError, OverflowError):  # no date, or one with a time zone and one without
+        return None
+    return min(wait, MAX_WAIT_SECONDS) if wait >= 0 else None
 
 
 def _seconds(text: str) -> float | None:

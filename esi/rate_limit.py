@@ -19,6 +19,7 @@ from esi.rate_headers import RateHeaders, parse_rate_headers
 
 __all__ = [
     "CHAR_KILLMAIL",
+    "ERRORS",
     "KILLMAIL",
     "STATUS",
     "UNBUCKETED",
@@ -27,6 +28,7 @@ __all__ = [
     "RateHeaders",
     "back_off",
     "cost_of",
+    "is_counted_error",
     "parse_rate_headers",
     "reserve_of",
 ]
@@ -63,6 +65,9 @@ class RateGroup:
 KILLMAIL = RateGroup("killmail", 3600, 900)
 CHAR_KILLMAIL = RateGroup("char-killmail", 30, 900)
 STATUS = RateGroup("status", 600, 900)
+#: Our own count of errors of all routes, in the shape of a bucket. ESI bears 100 a minute, in windows of its own; what
+#: is on its way when this one is empty, and others at this address, have the rest.
+ERRORS = RateGroup("errors", 60, 60, 1)
 #: Names, characters, prices: nothing but the legacy error limit.
 UNBUCKETED = RateGroup("unbucketed", 0, 0, 0)
 
@@ -72,6 +77,16 @@ def cost_of(status: int) -> int:
     if status == 429:
         return 0
     return {3: 1, 4: 5, 5: 0}.get(status // 100, 2)
+
+
+def is_counted_error(status: int, *, bucketed: bool) -> bool:
+    """Whether ESI may count an answer towards its error limit (ESI docs: 100 that are no 2xx or 3xx a minute).
+
+    Meant for routes without a bucket; whether 4xx of the others count, nobody says. 420 and 429 are limits themselves.
+    """
+    if status in (420, 429):
+        return False
+    return 400 <= status < 500 if bucketed else status >= 400
 
 
 def reserve_of(allowance: int, *, background: bool) -> int:

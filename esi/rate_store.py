@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from database import db, execute, is_sqlite, lock_clause
 from esi.clock import DatabaseClock
 from esi.rate_headers import MAX_WAIT_SECONDS
-from esi.rate_limit import Bucket, RateGroup
+from esi.rate_limit import ERRORS, Bucket, RateGroup
 
 #: The one row of slots: ESI counts requests, whatever their route.
 SLOTS = "esi"
+#: The bucket that errors are counted in: one for this address.
+ERRORS_KEY = f"{ERRORS.name}:ip"
 #: A slot this many seconds ahead was given by a clock that has been set back since.
 _FARTHEST_SLOT = 60.0
 
@@ -60,13 +62,14 @@ class View:
     """Everything that decides on a request, at one moment: `now` in seconds since the epoch.
 
     `bucket` is None where its row does not exist; `row` is what `swap_bucket` compares: its spends, window and closure
-    as they were read.
+    as they were read. `errors` is the bucket that errors are counted in.
     """
 
     now: float
     next_slot_at: float
     bucket: Bucket | None
     row: tuple[str, int, float]
+    errors: Bucket
     gates: Mapping[str, Gate]
 
 
@@ -79,9 +82,10 @@ def read(bucket_key: str, clock: DatabaseClock) -> View:
         SELECT '' AS name, '' AS text, 0 AS number, 0 AS window_seconds, next_at AS at, {now} AS now
         FROM rate_slots WHERE name = ?
         UNION ALL SELECT name, reason, failures, 0, closed_until, 0 FROM gates
-        UNION ALL SELECT '*', spends, allowance, window_seconds, closed_until, 0 FROM rate_buckets WHERE bucket = ?
+        UNION ALL SELECT CASE bucket WHEN ? THEN '*' ELSE '!' END, spends, allowance, window_seconds, closed_until, 0
+                  FROM rate_buckets WHERE bucket IN (?, ?)
         """,
-        ([now_here] if is_sqlite() else []) + [SLOTS, bucket_key],
+        ([now_here] if is_sqlite() else []) + [SLOTS, bucket_key, bucket_key, ERRORS_KEY],
     ).fetchall()
     slot = next((row for row in rows if row[0] == ""), None)
     if slot is None:
@@ -89,16 +93,18 @@ def read(bucket_key: str, clock: DatabaseClock) -> View:
         return read(bucket_key, clock)
     now_there = float(slot[5])
     clock.observe(sent, now_there, sent if is_sqlite() else time.monotonic())
-    bucket, stored = None, ("", 0, 0.0)
+    bucket, stored, errors = None, ("", 0, 0.0), Bucket(ERRORS.allowance, ERRORS.window_seconds)
     gates: dict[str, Gate] = {}
     for name, text, number, window_seconds, at, _ in rows:
         if name == "*":
             stored = (text, window_seconds, at)
             bucket = Bucket.unpack(number, window_seconds, text, at).settled(now_there, MAX_WAIT_SECONDS)
+        elif name == "!":
+            errors = Bucket.unpack(number, window_seconds, text, at).settled(now_there, MAX_WAIT_SECONDS)
         elif name:
             gates[name] = Gate(believable(at, now_there), text, number)
     next_slot_at = slot[4] if slot[4] <= now_there + _FARTHEST_SLOT else 0.0
-    return View(now_there, next_slot_at, bucket, stored, gates)
+    return View(now_there, next_slot_at, bucket, stored, errors, gates)
 
 
 def believable(closed_until: float, now: float) -> float:
@@ -139,6 +145,19 @@ def create_bucket(bucket_key: str, group: RateGroup) -> None:
         "ON CONFLICT (bucket) DO NOTHING",
         (bucket_key, group.allowance, group.window_seconds),
     )
+
+
+def count_error(now: float) -> Bucket:
+    """One error more, in a transaction of its own; returns what is left of their bucket."""
+    with transaction():
+        create_bucket(ERRORS_KEY, ERRORS)
+        lock_bucket(ERRORS_KEY)
+        row = execute(
+            "SELECT allowance, window_seconds, spends, closed_until FROM rate_buckets WHERE bucket = ?", (ERRORS_KEY,)
+        ).fetchone()
+        after = Bucket.unpack(*row).settled(now, MAX_WAIT_SECONDS).spend(now, ERRORS.cost)
+        store_bucket(ERRORS_KEY, after)
+    return after
 
 
 def lock_bucket(bucket_key: str) -> None:

@@ -10,7 +10,7 @@ import logging
 import threading
 from datetime import UTC, datetime
 
-from esi.rate_limit import RateGroup, back_off
+from esi.rate_limit import ERRORS, RateGroup, back_off
 from esi.rate_store import Gate, View
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ ERROR_LIMIT = "error-limit"
 
 USED_UP = "ESI's allowance is used up"
 DOWN = "ESI is down"
-ERRORS = "ESI reported too many errors and asks everybody to wait"
+TOO_MANY_ERRORS = "ESI reported too many errors and asks everybody to wait"
+OUR_ERRORS = "ESI gave so many errors that asking on could reach its error limit"
 TOLD_TO_WAIT = "ESI asks us to wait"
 CROWDED = "other requests to ESI go first"
 
@@ -50,6 +51,8 @@ def closed_gate(view: View, group: RateGroup) -> Closed | None:
     """The gate that keeps the group's requests back longest, or None where none does."""
     on_the_way = ((name, view.gates.get(name)) for name in (DOWNTIME, ERROR_LIMIT, group.name))
     closed = [(gate, name) for name, gate in on_the_way if gate is not None and gate.closed_until > view.now]
+    if not view.errors.allows(view.now, ERRORS.cost):
+        closed.append((Gate(view.errors.reopens_at(view.now, ERRORS.cost), OUR_ERRORS, 0), ERRORS.name))
     if not closed:
         return None
     gate, name = max(closed, key=lambda pair: pair[0].closed_until)

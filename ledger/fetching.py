@@ -128,6 +128,11 @@ def set_wake(at: datetime) -> bool:
     return bool(rows.rowcount)
 
 
+def forget_wake(at: datetime) -> None:
+    """The dispatch that `set_wake` noted was not sent."""
+    execute("UPDATE locks SET wake_at = NULL WHERE name = 'dispatch' AND wake_at = ?", (at,))
+
+
 def show_waiting(until: datetime, reason: str, *, interactive: bool) -> list[int]:
     """Tell the syncs whose killmails wait for a closed road until when; returns the ids of those it is news to."""
     low, high = (INTERACTIVE_PRIORITY, 10) if interactive else (0, INTERACTIVE_PRIORITY - 1)

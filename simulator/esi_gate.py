@@ -111,6 +111,9 @@ def _bucketed(
                 state.faults.put_back(fault, note)
             response, cost = _rate_limited(window, limit, cost, request.at), 0
     note.cost = cost
+    if response.status // 100 == 4 and response.status not in (420, 429):
+        # Nobody knows whether ESI counts these, too; a client has to take it that it does (esi/README.md §2.5).
+        state.errors.note_error(state.settings.error_limit, request.at)
     if note.fault not in ("429_bare", "420"):
         response.headers["X-Ratelimit-Group"] = group
         response.headers["X-Ratelimit-Limit"] = limit.text

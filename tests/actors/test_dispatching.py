@@ -159,6 +159,16 @@ def test_a_wake_up_is_planned_once(post, simulated):
     assert len(post.to("dispatch")) == 2, "an earlier one is news"
 
 
+def test_a_wake_up_the_broker_refused_is_not_taken_for_planned(post, simulated):
+    at = utcnow() + timedelta(seconds=30)
+    post.refuse("dispatch")
+    wake_for(at)
+    assert wake() is None
+    post.mend()
+    wake_for(at)
+    assert len(post.to("dispatch")) == 1
+
+
 def test_a_wake_up_never_arrives_before_its_time(post, simulated, later):
     """One that comes a moment too early finds the road closed still, and plans no other: "one is on its way"."""
     for number in range(25):

@@ -186,7 +186,7 @@ def test_another_failure_starts_the_count_of_422_anew(simulated, sync, later, ti
     assert stored() == simulated.list_of(pilot), f"given up for good: {[row.last_error for row in Fetch.select()]}"
 
 
-@pytest.mark.parametrize("kind", ["429", "429_bare", "420"])
+@pytest.mark.parametrize("kind", ["429", "420"])
 def test_being_told_to_wait_spends_no_attempt(simulated, sync, later, tick, kind):
     pilot = simulated.pilot(1)
     simulated.fault("killmail", kind, seconds=3, count=1)
@@ -202,7 +202,46 @@ def test_being_told_to_wait_spends_no_attempt(simulated, sync, later, tick, kind
     assert stored() == simulated.list_of(pilot)
 
 
-@pytest.mark.parametrize("kind", ["429", "429_bare", "420"])
+def test_a_killmail_that_alone_gets_a_bare_429_keeps_nobody_out(simulated, sync, later, tick):
+    """Without the bucket's headers it may be this killmail's own: it pays, and the others go first."""
+    pilot = simulated.pilot(6)
+    poisoned = simulated.list_of(pilot)[0]
+    simulated.fault("killmail", "429_bare", killmail_id=poisoned, seconds=3)
+
+    sync(pilot)
+    for _ in range(6):
+        later(61)
+        tick()
+
+    assert stored() == simulated.list_of(pilot)[1:]
+    assert only_row().attempts >= 4
+    assert (only_sync().state, only_sync().failed) == (SyncState.FINISHED, 1)
+    simulated.mend()
+    later(24 * 3600)
+    tick()
+    assert poisoned in stored()
+
+
+def test_silence_in_a_row_is_a_downtime_and_costs_the_rest_no_attempt(simulated, sync, later, tick):
+    pilot = simulated.pilot(9)
+    simulated.fault("killmail", "reset")
+
+    sync(pilot)
+    for _ in range(6):
+        later(61)
+        tick()
+
+    assert sum(row.attempts for row in rows().values()) <= 5 + 6, "five find it out, then one probe a minute"
+    assert len(simulated.asked("killmail")) <= 5 + 6
+    assert only_sync().state == SyncState.FETCHING
+    simulated.mend()
+    for _ in range(3):
+        later(200)
+        tick()
+    assert stored() == simulated.list_of(pilot)
+
+
+@pytest.mark.parametrize("kind", ["429", "420"])
 def test_whoever_is_told_to_wait_last_sees_to_it_that_somebody_wakes(simulated, sync, kind):
     """The last message of a batch carries no refill marker, and the tick is up to a minute away."""
     pilot = simulated.pilot(3)

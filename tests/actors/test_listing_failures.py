@@ -83,7 +83,7 @@ def test_after_a_429_on_the_list_it_waits_about_as_long_as_it_was_told(simulated
     assert row.state == SyncState.FINISHED or _waits(row) < 10
 
 
-@pytest.mark.parametrize("kind", ["status:502", "html"])
+@pytest.mark.parametrize("kind", ["status:502", "html", "reset"])
 def test_one_502_on_the_list_is_tried_again_within_seconds(simulated, sync, kind):
     """One of five in a row that would mean downtime: a pilot who has just logged in does not wait a minute for it."""
     simulated.fault("recent", kind, count=1)
@@ -91,9 +91,10 @@ def test_one_502_on_the_list_is_tried_again_within_seconds(simulated, sync, kind
     assert _waits(row) < 10
 
 
-def test_downtime_waits_for_the_gate_and_spends_nothing(simulated, sync, later, tick):
+@pytest.mark.parametrize("kind", ["status:503", "reset"])
+def test_downtime_waits_for_the_gate_and_spends_nothing(simulated, sync, later, tick, kind):
     pilot = simulated.pilot(2)
-    simulated.fault("recent", "status:503")
+    simulated.fault("recent", kind)
     sync(pilot)
     for _ in range(8):
         later(70)
@@ -106,16 +107,17 @@ def test_downtime_waits_for_the_gate_and_spends_nothing(simulated, sync, later, 
     assert only_sync().state == SyncState.FINISHED
 
 
-def test_a_list_that_always_answers_504_fails_alone(simulated, sync, later, tick):
+@pytest.mark.parametrize("kind", ["status:504", "reset"])
+def test_a_list_that_never_comes_fails_alone(simulated, sync, later, tick, kind):
     """It never looks like a downtime, because others' lists succeed: it must not wait for one for ever."""
     poisoned, other = simulated.pilot(2), simulated.pilot(2)
-    simulated.fault("recent", "status:504")
+    simulated.fault("recent", kind)
     first = sync(poisoned)
     for _ in range(6):
         simulated.mend()
         simulated.fight(other, 1)
         sync(other, force=True)
-        simulated.fault("recent", "status:504")
+        simulated.fault("recent", kind)
         later(400)
         tick()
     row = Sync.get_by_id(first.id)
@@ -124,7 +126,7 @@ def test_a_list_that_always_answers_504_fails_alone(simulated, sync, later, tick
     assert set(stored()) == set(simulated.list_of(other)), "and keeps nobody else"
 
 
-@pytest.mark.parametrize("kind", ["status:500", "reset", "invalid_json", "truncated", "not_found", "status:400"])
+@pytest.mark.parametrize("kind", ["status:500", "invalid_json", "truncated", "not_found", "status:400"])
 def test_other_failures_are_tried_again_with_growing_waits_and_then_fail(simulated, sync, later, tick, kind):
     pilot = simulated.pilot(2)
     simulated.fault("recent", kind)

@@ -52,7 +52,7 @@ def test_a_login_does_not_wait_for_what_background_leaves_to_it(simulated, post,
     simulated.configure(page_size=1)
     buckets = runtime.limiter()
     for _ in range(11):
-        buckets.acquire(CHAR_KILLMAIL, str(pilot.character_id), background=False).unanswered()
+        buckets.acquire(CHAR_KILLMAIL, str(pilot.character_id), background=False).answered(200, {})
     request_sync(pilot.user_id, Trigger.SCHEDULE)
     crew.drain()
     assert only_sync().waiting_until is not None

@@ -149,8 +149,15 @@ def test_error_limit_headers_and_bucket_headers_exclude_each_other(simulate):
     assert not any(name.lower().startswith("x-ratelimit") for name in headers)
 
 
-def test_a_bucket_is_not_charged_for_the_error_limit(simulate):
-    """esi/README.md §2.5: the legacy limit counts routes without a bucket."""
+def test_errors_of_a_caller_count_on_routes_with_a_bucket_too(simulate):
+    """esi/README.md §2.5: whether they do is not known; treat as yes."""
+    client = simulate(error_limit="3/1h")
+    assert [client.killmail([1, "x"]).status_code for _ in range(4)] == [422] * 3 + [420]
+
+
+def test_errors_of_the_server_do_not_count_on_routes_with_a_bucket(simulate):
+    """esi/README.md §2.1 and §2.5."""
     client = simulate(error_limit="1/1h")
-    for _ in range(3):
-        assert client.killmail([1, "x"]).status_code == 422
+    client.control("POST", "faults", {"route": "killmail", "kind": "status:502", "count": 3})
+    statuses = [client.killmail(_reference(client)).status_code for _ in range(4)]
+    assert statuses == [502] * 3 + [200]

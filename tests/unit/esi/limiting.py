@@ -10,7 +10,7 @@ import pytest
 
 import database
 from esi.limiter import Closed, Limiter
-from esi.rate_limit import KILLMAIL
+from esi.rate_limit import KILLMAIL, SLICES
 
 #: Fast enough that no test waits for its slot.
 RATE = 100_000
@@ -54,3 +54,12 @@ def counted_statements(db: Any) -> Iterator[list[str]]:
         yield statements
     finally:
         del db.execute_sql
+
+
+def a_window_later(seconds: float = 901) -> None:
+    """What was spent was spent so much earlier, and has returned."""
+    for key, spends in database.execute("SELECT bucket, spends FROM rate_buckets WHERE spends <> ''").fetchall():
+        first, *costs = spends.split()
+        moved = " ".join([str(int(first) - SLICES - 2), *costs])
+        database.execute("UPDATE rate_buckets SET spends = ? WHERE bucket = ?", (moved, key))
+    time_passes(seconds)

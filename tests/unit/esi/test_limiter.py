@@ -9,8 +9,8 @@ import pytest
 
 import database
 from esi.limiter import HORIZON_SECONDS, Allowance, Closed, Limiter
-from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, SLICES, UNBUCKETED, RateGroup
-from tests.unit.esi.limiting import RATE, answer, counted_statements, refused, remaining, time_passes
+from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, UNBUCKETED, RateGroup
+from tests.unit.esi.limiting import RATE, a_window_later, answer, counted_statements, refused, remaining, time_passes
 
 pytestmark = pytest.mark.usefixtures("any_db")
 
@@ -228,7 +228,8 @@ def test_the_snapshot_names_no_owner(limiter):
     answer(limiter, 200, group=CHAR_KILLMAIL, owner="90000001")
     answer(limiter, 404, group=CHAR_KILLMAIL, owner="90000002")
     # Then the emptiest stands for its group
-    (state,) = limiter.snapshot()
+    (state, errors) = limiter.snapshot()
+    assert (errors.name, errors.remaining) == ("errors", 59)
     assert (state.name, state.allowance, state.remaining, state.closed_until) == ("char-killmail", 30, 25, None)
 
 
@@ -236,20 +237,11 @@ def _keys() -> set[str]:
     return {key for (key,) in database.execute("SELECT bucket FROM rate_buckets").fetchall()}
 
 
-def _a_window_later() -> None:
-    """What was spent was spent so much earlier, and has returned."""
-    for key, spends in database.execute("SELECT bucket, spends FROM rate_buckets WHERE spends <> ''").fetchall():
-        first, *costs = spends.split()
-        moved = " ".join([str(int(first) - SLICES - 2), *costs])
-        database.execute("UPDATE rate_buckets SET spends = ? WHERE bucket = ?", (moved, key))
-    time_passes(901)
-
-
 def test_a_characters_bucket_is_forgotten_when_everything_has_returned(limiter):
     for owner in ("1", "3"):
         answer(limiter, 200, group=CHAR_KILLMAIL, owner=owner)
     answer(limiter, 200)
-    _a_window_later()
+    a_window_later()
     answer(limiter, 200, group=CHAR_KILLMAIL, owner="2")
     # One that ESI has closed until a moment ago: what others spent of it nobody knows
     database.execute("UPDATE rate_buckets SET closed_until = ? WHERE bucket = 'char-killmail:3'", (time.time() - 1,))
@@ -272,7 +264,7 @@ def test_sweeps_go_on_where_the_last_one_ended(limiter):
     for owner in owners:
         answer(limiter, 200, group=CHAR_KILLMAIL, owner=owner)
     limiter.forget_idle(CHAR_KILLMAIL, limit=3)  # finds the first three in use
-    _a_window_later()
+    a_window_later()
     answer(limiter, 200, group=CHAR_KILLMAIL, owner="1")
     for _ in range(2):
         limiter.forget_idle(CHAR_KILLMAIL, limit=3)

@@ -9,9 +9,9 @@ import pytest
 
 from esi import rate_store
 from esi.limiter import Allowance, Limiter
-from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, STATUS, UNBUCKETED
-from esi.roads import DOWNTIME
-from tests.unit.esi.limiting import RATE, answer, counted_statements, refused, time_passes
+from esi.rate_limit import CHAR_KILLMAIL, ERRORS, KILLMAIL, STATUS, UNBUCKETED
+from esi.roads import DOWN, DOWNTIME, DOWNTIME_FAILURES, OUR_ERRORS
+from tests.unit.esi.limiting import RATE, a_window_later, answer, counted_statements, refused, time_passes
 
 pytestmark = pytest.mark.usefixtures("any_db")
 
@@ -57,6 +57,51 @@ def test_few_errors_left_close_what_has_no_bucket(limiter, other, remain, closed
     else:
         answer(other, 200, group=UNBUCKETED)
     answer(other, 200, group=KILLMAIL)
+
+
+@pytest.mark.parametrize(
+    ("group", "status", "counted"),
+    [
+        (KILLMAIL, 404, True),
+        (KILLMAIL, 422, True),
+        (CHAR_KILLMAIL, 403, True),
+        (KILLMAIL, 500, False),
+        (UNBUCKETED, 500, True),
+        (UNBUCKETED, 404, True),
+        (KILLMAIL, 200, False),
+        (KILLMAIL, 304, False),
+    ],
+)
+def test_errors_are_counted_whether_esi_tells_or_not(limiter, group, status, counted):
+    answer(limiter, status, group=group)
+    errors = [state.remaining for state in limiter.snapshot() if state.name == "errors"]
+    assert errors == ([ERRORS.allowance - 1] if counted else [])
+
+
+def test_many_errors_close_every_road_before_esi_does(limiter, other):
+    """Given an owner for each, so that no bucket of tokens is empty before."""
+    for number in range(ERRORS.allowance):
+        answer(limiter, 403, group=CHAR_KILLMAIL, owner=str(number))
+    for group in ALL:
+        closed = refused(other, group)
+        assert closed.reason == OUR_ERRORS
+        assert time.time() + 45 <= closed.until <= time.time() + 62
+        assert other.allowance(group, "ip", background=False).requests == 0
+    a_window_later(62)
+    for group in ALL:
+        answer(other, 200, group=group)
+
+
+def test_two_processes_lose_no_error(limiter, other):
+    for each in (limiter, other, limiter, other):
+        answer(each, 404)
+    assert [state.remaining for state in limiter.snapshot() if state.name == "errors"] == [ERRORS.allowance - 4]
+
+
+def test_a_wait_told_as_a_date_is_waited_for(limiter, other):
+    answered = "Thu, 26 Nov 2026 11:00:00 GMT"
+    answer(limiter, 429, {"Date": answered, "Retry-After": "Thu, 26 Nov 2026 11:10:00 GMT"})
+    assert time.time() + 599 <= refused(other, KILLMAIL).until <= time.time() + 602
 
 
 def test_a_refusal_of_the_game_server_closes_its_group(limiter, other):
@@ -179,11 +224,16 @@ def test_a_probe_that_fails_closes_the_road_for_longer_each_time(limiter):
     assert waits == [30, 60, 60, 60]
 
 
-@pytest.mark.parametrize("end", ["unsent", "unanswered"])
-def test_a_probe_that_tells_nothing_is_followed_by_another(limiter, end):
+def test_silence_closes_the_road_as_504_does(limiter):
+    for _ in range(DOWNTIME_FAILURES):
+        limiter.acquire(KILLMAIL, "ip", background=False).unanswered()
+    assert refused(limiter).reason == DOWN
+
+
+def test_a_probe_that_was_not_sent_is_followed_by_another(limiter):
     go_down(limiter)
     time_passes(16)
-    getattr(limiter.acquire(KILLMAIL, "ip", background=False), end)()
+    limiter.acquire(KILLMAIL, "ip", background=False).unsent()
     refused(limiter)
     time_passes(16)
     answer(limiter, 200)
