@@ -23,7 +23,7 @@ import ledger
 import migrations
 from actors.permits import permit_for
 from actors.queues import KILLMAILS, MAINTENANCE, MAINTENANCE_PRIORITY, NAMES, NAMES_PRIORITY
-from database import db, from_epoch
+from database import db, from_epoch, keep_connected
 from esi.errors import EsiTransport
 from esi.limiter import Closed, RequestPermit
 from esi.rate_limit import RateGroup
@@ -56,7 +56,7 @@ class Connections(Middleware):
         try:
             if not self._schema_checked:
                 self._check_schema()
-            db.connect(reuse_if_open=True)
+            keep_connected()
         except peewee.PeeweeException as error:
             logger.warning("database unreachable, %s dropped: %s", message.actor_name, _first_line(error))
             raise SkipMessage from error
@@ -246,7 +246,7 @@ class FetchClaims(Middleware):
         from actors.syncs import finish_if_complete
 
         try:
-            db.connect(reuse_if_open=True)
+            keep_connected()
             finish_if_complete(ledger.defer(claim, f"internal error: {type(exception).__name__}"))
         except peewee.PeeweeException as error:
             logger.warning("killmail %s left to the tick: %s", claim.killmail_id, _first_line(error))
@@ -258,7 +258,7 @@ class FetchClaims(Middleware):
         from actors.dispatching import dispatch_now
 
         try:
-            db.connect(reuse_if_open=True)
+            keep_connected()
             dispatch_now()
         except peewee.PeeweeException as error:
             logger.warning("dispatch left to the tick: %s", _first_line(error))

@@ -293,3 +293,20 @@ def send(system: Cluster, code: str) -> None:
     """Send messages as another process of the system would."""
     sent = system.processes.run([sys.executable, "-c", code])
     assert sent.returncode == 0, sent.stderr
+
+
+def test_connections_that_a_restart_of_postgresql_cut_lose_no_message(system: Cluster) -> None:
+    """Given workers whose threads all hold a connection, When the server cuts every one, Then the next pilot is synced
+    at once: there is no scheduler here that could repair anything."""
+    synced(system, new_pilot(system, 60), 60)
+    system.rows(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    pilot = new_pilot(system, 60)
+    system.browser().log_in(pilot)
+
+    wait_until(lambda: stored(system, pilot) == 60, "everything is stored", 20)
+    system.wait_for_syncs()
+    assert system.differences(pilot) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import peewee
+import psycopg2
 import pytest
 from peewee import Database
 
@@ -184,6 +185,30 @@ def test_a_postgresql_session_is_utc_and_never_waits_for_ever(shared_postgres_ur
         }
     made.close_all()
     assert list(shown.values()) == ["UTC", "20s", "1min", "killmail-sync"]
+
+
+@pytest.mark.parametrize("where", ["here", "at the server"])
+def test_a_connection_that_was_cut_is_replaced_before_it_is_used(shared_postgres_url: str, where: str) -> None:
+    """Given the connection a thread has held since before a restart of PostgreSQL, Then nothing fails on it."""
+    connected: Any = database.connect(shared_postgres_url)
+    connected.connect()
+    [(pid,)] = execute("SELECT pg_backend_pid()").fetchall()
+    if where == "here":
+        connected.connection().close()
+    else:
+        with psycopg2.connect(shared_postgres_url) as other:
+            other.cursor().execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+    database.keep_connected()
+
+    assert execute("SELECT pg_backend_pid()").fetchall() != [(pid,)]
+    connected.close_all()
+
+
+def test_a_connection_that_lives_is_kept(any_db: Any) -> None:
+    held = any_db.connection()
+    database.keep_connected()
+    assert any_db.connection() is held
 
 
 def test_what_fails_while_rows_are_fetched_is_peewees_error_too(sqlite_db: Database) -> None:
