@@ -91,16 +91,29 @@ def unlink(user_id: int, sso: Revoker, cipher: TokenCipher) -> bool:
     An SSO outage or a lost TOKEN_KEYS keeps nobody from leaving: False says that the SSO may still know the token,
     which nobody has any more. Nothing happens if the user is gone already.
     """
-    user = User.select(User.id, User.refresh_token).where(User.id == user_id).get_or_none()
-    revoked = True
-    if user is not None and user.refresh_token is not None:
-        try:
-            sso.revoke(cipher.decrypt(user.refresh_token))
-        except (SsoError, UndecryptableToken) as error:
-            log.warning("user %s: unlinked without revoking the refresh token at the SSO: %s", user_id, error)
-            revoked = False
+    revoked, user = True, _with_token(user_id)
+    while user is not None and user.refresh_token is not None:
+        revoked = _revoke(user, sso, cipher)
+        if ledger.unlink(user_id, holding=user.refresh_token):
+            return revoked
+        # A refresh, or a login, has stored another one meanwhile: that one has to go, too.
+        user = _with_token(user_id)
     ledger.unlink(user_id)
     return revoked
+
+
+def _with_token(user_id: int) -> User | None:
+    user: User | None = User.select(User.id, User.refresh_token).where(User.id == user_id).get_or_none()
+    return user
+
+
+def _revoke(user: User, sso: Revoker, cipher: TokenCipher) -> bool:
+    try:
+        sso.revoke(cipher.decrypt(user.refresh_token))
+    except (SsoError, UndecryptableToken) as error:
+        log.warning("user %s: unlinked without revoking the refresh token at the SSO: %s", user.id, error)
+        return False
+    return True
 
 
 def farewell(revoked: bool) -> str:

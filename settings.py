@@ -19,7 +19,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -37,8 +37,10 @@ REGISTER_AT = "https://developers.eveonline.com"
 KILLMAIL_SCOPE = "esi-killmails.read_killmails.v1"
 DEFAULT_ESI = "https://esi.evetech.net"
 DEFAULT_SSO = "https://login.eveonline.com"
+DEFAULT_COMPATIBILITY_DATE = "2026-08-18"
 DEFAULT_PORT = 8000
-DEFAULT_CALLBACK = f"http://127.0.0.1:{DEFAULT_PORT}/auth/callback"
+CALLBACK_PATH = "/auth/callback"
+DEFAULT_CALLBACK = f"http://127.0.0.1:{DEFAULT_PORT}{CALLBACK_PATH}"
 
 #: For RETURNING. (Python 3.11, above, is for `datetime.UTC` and exception notes.)
 MINIMUM_SQLITE = (3, 35, 0)
@@ -141,9 +143,9 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = ROOT / ".env
         sso_url=read("SSO_URL", DEFAULT_SSO, _http_url),
         eve_client_id=read("EVE_CLIENT_ID", "", _word),
         eve_client_secret=read("EVE_CLIENT_SECRET", "", _word),
-        eve_callback_url=read("EVE_CALLBACK_URL", DEFAULT_CALLBACK, _http_url),
+        eve_callback_url=read("EVE_CALLBACK_URL", DEFAULT_CALLBACK, _callback_url),
         eve_client_scopes=read("EVE_CLIENT_SCOPES", KILLMAIL_SCOPE, _scopes),
-        esi_compatibility_date=read("ESI_COMPATIBILITY_DATE", "2026-08-18", _date),
+        esi_compatibility_date=read("ESI_COMPATIBILITY_DATE", DEFAULT_COMPATIBILITY_DATE, _date),
         esi_contact=read("ESI_CONTACT", "", _header_text),
         esi_requests_per_second=read("ESI_REQUESTS_PER_SECOND", "50", _requests_per_second),
         secret_key=_secret("SECRET_KEY", source, embedded, lambda: secrets.token_urlsafe(48), _secret_key),
@@ -231,6 +233,13 @@ def _http_url(name: str, value: str) -> str:
     return urlunsplit(parts).rstrip("/")  # with the scheme in lower case
 
 
+def _callback_url(name: str, value: str) -> str:
+    url = _http_url(name, value)
+    if not urlsplit(url).path.endswith(CALLBACK_PATH):
+        raise _wrong(name, f"must end in {CALLBACK_PATH}, where this application answers", DEFAULT_CALLBACK)
+    return url
+
+
 def _split(value: str) -> SplitResult | None:
     """The parts of an address, or None where it has no such parts: white space, a port that is no number."""
     try:
@@ -271,11 +280,13 @@ def _scopes(name: str, value: str) -> tuple[str, ...]:
 
 def _date(name: str, value: str) -> str:
     try:
-        is_date = date.fromisoformat(value).isoformat() == value
+        # ESI refuses a date that has not come yet; its day begins at 11:00 UTC.
+        asked = date.fromisoformat(value)
+        usable = asked.isoformat() == value and asked <= datetime.now(UTC).date()
     except ValueError:
-        is_date = False
-    if not is_date:
-        raise _wrong(name, "is not a date", "2026-08-18")
+        usable = False
+    if not usable:
+        raise _wrong(name, "is not a date, or one that has not come yet", DEFAULT_COMPATIBILITY_DATE)
     return value
 
 

@@ -93,6 +93,8 @@ class Sso(Protocol):
 
     def verify(self, access_token: str) -> Identity: ...
 
+    def revoke(self, refresh_token: str) -> None: ...
+
 
 class TokenCipher:
     """Fernet with rotation: the first of TOKEN_KEYS encrypts, all decrypt. Every refresh encrypts anew."""
@@ -240,7 +242,8 @@ def _refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher) -> s
         fresh = sso.refresh(refresh_token)
         if fresh.refresh_token not in (None, refresh_token):
             refresh_token = str(fresh.refresh_token)
-            _swap(user, refresh_token=cipher.encrypt(refresh_token))
+            if not _swap(user, refresh_token=cipher.encrypt(refresh_token)):
+                _revoke_if_unlinked(user, refresh_token, sso)
         identity = sso.verify(fresh.access_token)
     except SsoRefused:
         sso_road.answered(passage)
@@ -254,6 +257,16 @@ def _refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher) -> s
     if identity.owner_hash != user.owner_hash:
         return _sold(user, cipher)
     return _store(user, fresh, refresh_token, identity, cipher)
+
+
+def _revoke_if_unlinked(user: User, refresh_token: str, sso: Sso) -> None:
+    """The pilot left during the refresh, and what they had revoked was the token before this one."""
+    if User.select().where(User.id == user.id, User.character_id == user.character_id).exists():
+        return
+    try:
+        sso.revoke(refresh_token)
+    except SsoError as error:
+        log.warning("user %s: unlinked during a refresh whose token could not be revoked: %s", user.id, error)
 
 
 def _unavailable(user: User, passage: Passage, error: SsoError) -> TokenUnavailable:

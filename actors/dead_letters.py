@@ -110,10 +110,21 @@ def _read(queue_name: str, body: bytes) -> DeadLetter:
     known = message.actor_name in dramatiq.get_broker().get_declared_actors()
     reason = "its actor failed; the log of that time says why" if known else "no actor of this name"
     traceback = str(message.options.get("traceback") or "")
-    error = traceback.strip().rpartition("\n")[2] or reason
+    error = _exception(traceback) or reason
     return DeadLetter(
         queue_name, message.actor_name, tuple(message.args), from_epoch(message.message_timestamp / 1000), error[:200]
     )
+
+
+def _exception(traceback: str) -> str:
+    """The first line of a traceback's last exception: a database's error goes on with the statement, and a caret."""
+    lines = [line for line in traceback.splitlines() if line.strip()]
+    frames = [number for number, line in enumerate(lines) if line.startswith(("  ", "Traceback"))]
+    last_frame = max((n for n in frames if lines[n].startswith("  File ")), default=None)
+    if last_frame is None:
+        return lines[-1].strip() if lines else ""
+    said = next((line for line in lines[last_frame + 1 :] if not line.startswith(" ")), "")
+    return said.strip()
 
 
 def _decode(body: bytes) -> dramatiq.Message[Any] | None:

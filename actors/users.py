@@ -82,7 +82,8 @@ class ListReader:
     def __init__(self, sync: ledger.ClaimedSync) -> None:
         self.sync = sync
         self.user: User = User.get_by_id(sync.user_id)
-        self.seen: set[int] = set()
+        # Met by this sync on the pages before, by whomever they were read: not counted twice when the list moves.
+        self.seen: set[int] = ledger.links_of(sync)
         # Of page 1, also where another worker read it.
         self.etag = sync.page_one_etag
         self.last_modified: str | None = None

@@ -44,8 +44,8 @@ class Filter:
     def of_input(cls, given: dict[str, Any]) -> Filter:
         """From GraphQL's KillmailFilter, its names in snake case. Raises BadUserInput."""
         ids: dict[str, Any] = {
-            name: parse_id(given[name], name)
-            for name in ("ship_type_id", "solar_system_id")
+            name: parse_id(given[name], told)
+            for name, told in (("ship_type_id", "shipTypeId"), ("solar_system_id", "solarSystemId"))
             if given.get(name) is not None
         }
         flags: dict[str, Any] = {name: given.get(name) for name in ("is_loss", "is_solo", "is_npc")}

@@ -68,9 +68,10 @@ class Wire:
 
     def __init__(self, ws: Any) -> None:
         self._ws = ws
-        # Two small frames in a row: the second must not wait for the client's delayed acknowledgement of the first.
-        ws.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ws.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
+        with suppress(OSError):  # a client that has gone away again: whoever reads or writes finds out
+            # Two small frames in a row: the second must not wait for the client's late acknowledgement of the first.
+            ws.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ws.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
         ws.sock = _WholeWrites(ws.sock)
         ws.input_buffer = _Inbox(ws)
 

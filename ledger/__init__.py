@@ -31,7 +31,16 @@ from ledger.fetching import (
     upcoming,
 )
 from ledger.finishing import Finished, Progress, finalize, ready_to_finish, sync_progress
-from ledger.listing import ClaimedSync, PageAdded, add_page, claim_sync, end_listing, fail_sync, wait_with_sync
+from ledger.listing import (
+    ClaimedSync,
+    PageAdded,
+    add_page,
+    claim_sync,
+    end_listing,
+    fail_sync,
+    links_of,
+    wait_with_sync,
+)
 from ledger.opening import Opened, Outcome, open_due_syncs, open_sync, retry_given_up
 from ledger.repair import (
     SyncToSend,
@@ -68,6 +77,7 @@ __all__ = [
     "give_back",
     "has_pending",
     "lease_ends",
+    "links_of",
     "mark_unsent",
     "next_due",
     "open_due_syncs",

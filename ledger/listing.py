@@ -75,6 +75,18 @@ def claim_sync(sync_id: int) -> ClaimedSync | None:
     return ClaimedSync(sync_id, user_id, trigger, priority, bool(full), page, attempts, lease, etag)
 
 
+def links_of(sync: ClaimedSync) -> set[int]:
+    """What this reading of the list has linked to its user so far, from page 1 on, by whomever it was read."""
+    if sync.page == 1:
+        return set()
+    rows = execute(
+        """SELECT k.killmail_id FROM user_killmails k JOIN syncs s ON s.id = ? AND s.user_id = k.user_id
+           WHERE k.linked_at >= s.started_at""",
+        (sync.sync_id,),
+    ).fetchall()
+    return {killmail_id for (killmail_id,) in rows}
+
+
 def add_page(
     sync: ClaimedSync,
     references: Sequence[tuple[int, str]],
@@ -102,6 +114,7 @@ def add_page(
             execute("UPDATE syncs SET found = 0, skipped = 0 WHERE id = ?", (sync.sync_id,))
             execute("DELETE FROM sync_items WHERE sync_id = ?", (sync.sync_id,))
             return PageAdded(current, 0, 0, written=False)
+        began = utcnow()
         hashes = dict(references)
         ids = list(hashes)
         unknown = _write_down(current, hashes)
@@ -111,10 +124,11 @@ def add_page(
         execute(
             """
             UPDATE syncs SET next_page = ?, pages = ?, found = found + ?, skipped = skipped + ?, claimed_until = ?,
-                             attempts = 0, page_one_etag = CASE WHEN ? = 1 THEN ? ELSE page_one_etag END
+                             attempts = 0, page_one_etag = CASE WHEN ? = 1 THEN ? ELSE page_one_etag END,
+                             started_at = CASE WHEN ? = 1 THEN ? ELSE started_at END
             WHERE id = ?
             """,
-            (sync.page + 1, pages, len(fresh), known, lease, sync.page, etag, sync.sync_id),
+            (sync.page + 1, pages, len(fresh), known, lease, sync.page, etag, sync.page, began, sync.sync_id),
         )
         if sync.page == 1:
             fresh_until = utcnow() + timedelta(seconds=fresh_for)

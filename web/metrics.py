@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from api import system
 from api.system import System
 from database import execute
+from settings import KILLMAIL_SCOPE
 
 #: Seconds between two countings.
 FRESH_SECONDS = 5.0
@@ -38,9 +39,10 @@ GAUGES = (
         "users",
         "Users by what they have to do.",
         "token_state",
-        """
+        f"""
         SELECT CASE WHEN next_sync_at IS NOT NULL THEN 'ok'
-                    WHEN needs_login_reason IS NOT NULL THEN 'needs_login' ELSE 'missing_scope' END, COUNT(*)
+                    WHEN needs_login_reason IS NULL AND REPLACE(scopes, '{KILLMAIL_SCOPE}', '') = scopes
+                    THEN 'missing_scope' ELSE 'needs_login' END, COUNT(*)
         FROM users GROUP BY 1
         """,
     ),

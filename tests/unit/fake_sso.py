@@ -99,6 +99,11 @@ class FakeSso:
         if self.failure is not None:
             raise self.failure
         self.revoked.append(refresh_token)
+        self._owners.pop(refresh_token, None)
+
+    def alive(self) -> list[str]:
+        """The refresh tokens that it would still accept."""
+        return sorted(self._owners)
 
     def _issue(self, identity: Identity, refresh_token: str | None) -> TokenSet:
         self._issued += 1

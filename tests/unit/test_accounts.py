@@ -15,8 +15,8 @@ from database import db, utcnow
 from esi.errors import SsoConfiguration, SsoError, SsoUnavailable
 from models import Killmail, User, UserKillmail
 from settings import KILLMAIL_SCOPE
-from tests.unit.fake_sso import SECRET, InterruptedCipher, log_in, pilot
-from tokens import REFUSED, TokenCipher, access_token
+from tests.unit.fake_sso import SECRET, FakeSso, InterruptedCipher, expire, log_in, pilot
+from tokens import REFUSED, NeedsLogin, TokenCipher, access_token
 
 NEW_YEAR = datetime(2027, 1, 1)
 
@@ -170,6 +170,38 @@ def test_unlinking_revokes_and_forgets(any_db, sso, cipher):
     # And doing it again is harmless
     accounts.unlink(user.id, sso, cipher)
     assert User.select().count() == 1
+
+
+def test_a_token_that_a_refresh_replaced_during_the_unlink_is_revoked_too(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.rotates = True
+    revoke = sso.revoke
+
+    def refresh_first(refresh_token: str) -> None:
+        sso.revoke = revoke
+        with ThreadPoolExecutor(1) as another_process:
+            another_process.submit(_refresh_elsewhere, user.id, sso, cipher).result()
+        revoke(refresh_token)
+
+    sso.revoke = refresh_first
+    assert accounts.unlink(user.id, sso, cipher)
+    assert (sso.alive(), User.select().count()) == ([], 0)
+
+
+def test_a_token_that_comes_back_after_the_pilot_left_is_revoked(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.rotates = True
+    sso.meanwhile = lambda: accounts.unlink(user.id, sso, cipher)
+    with pytest.raises(NeedsLogin):
+        access_token(user.id, sso, cipher)
+    assert (sso.alive(), User.select().count()) == ([], 0)
+
+
+def _refresh_elsewhere(user_id: int, sso: FakeSso, cipher: TokenCipher) -> None:
+    with db.connection_context():
+        access_token(user_id, sso, cipher)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,8 @@ def test_a_database_that_goes_away_meanwhile_is_no_fault_of_the_page(app: Flask,
 def test_metrics_count_and_name_nobody(client: FlaskClient, app: Flask) -> None:
     user = make_user(character_name="Somebody")
     make_user(90_000_002, needs_login_reason="refused", next_sync_at=None)
+    make_user(90_000_003, refresh_token=None, next_sync_at=None)  # granted no lasting access
+    make_user(90_000_004, scopes="publicData", next_sync_at=None)
     make_killmail(4242, user)
     sync = make_sync(user.id, state="FETCHING")
     wait_for_killmail(sync, 777_777)
@@ -92,7 +94,8 @@ def test_metrics_count_and_name_nobody(client: FlaskClient, app: Flask) -> None:
     assert 'killmail_sync_ledger_rows{state="pending"} 1.0' in text
     assert 'killmail_sync_syncs_active{state="FETCHING"} 1.0' in text
     assert 'killmail_sync_users{token_state="ok"} 1.0' in text
-    assert 'killmail_sync_users{token_state="needs_login"} 1.0' in text
+    assert 'killmail_sync_users{token_state="needs_login"} 2.0' in text
+    assert 'killmail_sync_users{token_state="missing_scope"} 1.0' in text
     assert 'killmail_sync_queue_messages{kind="ready",queue="esi_killmail_details_queue"} 7.0' in text
     assert not any(secret in text for secret in ("Somebody", "4242", "777777", "90000001", "Nobody"))
 
