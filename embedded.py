@@ -6,33 +6,32 @@ nobody else is at work, so at start it takes back whatever was in the hands of t
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import threading
 from datetime import timedelta
-from pathlib import Path
 from typing import IO
 
 import peewee
 from dramatiq.worker import Worker
 
+import embedded_lock
 import ledger
 import migrations
 from database import db
-from settings import VAR, Settings, SettingsError
+from embedded_lock import AlreadyRunning
+from settings import Settings
+
+__all__ = ["AlreadyRunning", "EmbeddedSystem", "start"]
 
 logger = logging.getLogger(__name__)
 
 #: How often the tick looks for what a second terminal wrote (`scripts/queue_users.py`).
 TICK_SECONDS = 1.0
+SECONDS_A_MINUTE = 60.0
 #: In one process a message is not lost without the process: what was not taken up in this time never will be.
 RESEND_AFTER = timedelta(seconds=10)
 #: How long a stop waits for killmails in flight.
 STOP_TIMEOUT_MS = 20_000
-
-
-class AlreadyRunning(RuntimeError):
-    """Another process holds the lock; the text says which."""
 
 
 class EmbeddedSystem:
@@ -41,7 +40,7 @@ class EmbeddedSystem:
     def __init__(self, worker: Worker, lock: IO[str], schedule_minutes: int) -> None:
         self._worker = worker
         self._lock = lock
-        self._schedule_seconds = schedule_minutes * 60
+        self._schedule_seconds = schedule_minutes * SECONDS_A_MINUTE
         self._stopping = threading.Event()
         self._clock = threading.Thread(target=self._run_clock, name="clock", daemon=True)
         self._clock.start()
@@ -74,7 +73,7 @@ class EmbeddedSystem:
 
 def start(settings: Settings) -> EmbeddedSystem:
     """Create or upgrade the schema, take back what was left, and start workers and clock. Raises AlreadyRunning."""
-    lock = _take_lock(settings.database_url)
+    lock = embedded_lock.take(settings.database_url)
     migrations.upgrade()
     with db.connection_context():
         ledger.reset_unfinished()
@@ -87,23 +86,3 @@ def start(settings: Settings) -> EmbeddedSystem:
     broker.emit_after("process_boot")
     worker.start()
     return EmbeddedSystem(worker, lock, settings.schedule_minutes)
-
-
-def _take_lock(database_url: str) -> IO[str]:
-    """The lock stands for the database: two systems on two databases do not disturb each other."""
-    VAR.mkdir(mode=0o700, exist_ok=True)
-    is_file = database_url.startswith("sqlite:///")
-    path = Path(database_url.removeprefix("sqlite:///") + ".lock") if is_file else VAR / "killmails.lock"
-    try:
-        lock = path.open("a+")
-    except OSError as error:
-        raise SettingsError(
-            f"DATABASE_URL: {path.parent} cannot be written to: {error.strerror}; "
-            "a valid value is sqlite:///var/killmails.db"
-        ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise AlreadyRunning("another `python app.py` is running on this database; stop it first") from None
-    return lock

@@ -38,6 +38,7 @@ KILLMAIL_SCOPE = "esi-killmails.read_killmails.v1"
 DEFAULT_ESI = "https://esi.evetech.net"
 DEFAULT_SSO = "https://login.eveonline.com"
 DEFAULT_COMPATIBILITY_DATE = "2026-08-18"
+FIRST_COMPATIBILITY_DATE = date(2020, 1, 1)
 DEFAULT_PORT = 8000
 CALLBACK_PATH = "/auth/callback"
 DEFAULT_CALLBACK = f"http://127.0.0.1:{DEFAULT_PORT}{CALLBACK_PATH}"
@@ -235,7 +236,8 @@ def _http_url(name: str, value: str) -> str:
 
 def _callback_url(name: str, value: str) -> str:
     url = _http_url(name, value)
-    if not urlsplit(url).path.endswith(CALLBACK_PATH):
+    # The SSO compares it as it stands: a slash at the end is another address.
+    if not value.endswith(CALLBACK_PATH):
         raise _wrong(name, f"must end in {CALLBACK_PATH}, where this application answers", DEFAULT_CALLBACK)
     return url
 
@@ -282,7 +284,7 @@ def _date(name: str, value: str) -> str:
     try:
         # ESI refuses a date that has not come yet; its day begins at 11:00 UTC.
         asked = date.fromisoformat(value)
-        usable = asked.isoformat() == value and asked <= datetime.now(UTC).date()
+        usable = asked.isoformat() == value and FIRST_COMPATIBILITY_DATE <= asked <= datetime.now(UTC).date()
     except ValueError:
         usable = False
     if not usable:

@@ -145,6 +145,14 @@ def forget_access_token(user_id: int) -> None:
     User.update(access_token=None, expires_at=None).where(User.id == user_id).execute()
 
 
+def scope_is_missing(user_id: int) -> None:
+    """ESI said that the access token does not allow reading killmails: only a login that grants it helps."""
+    user = User.get_by_id(user_id)
+    scopes = " ".join(scope for scope in user.scopes.split() if scope != KILLMAIL_SCOPE)
+    if _swap(user, scopes=scopes, next_sync_at=None):
+        log.warning("user %s: ESI says that the login does not allow reading killmails", user_id)
+
+
 def login_needed(user: User) -> str | None:
     """Why only a login helps this user, as a sentence for the pilot; None when tokens can be had."""
     if user.needs_login_reason is not None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import dramatiq
 import peewee
-from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import AgeLimit, Middleware, Retries, ShutdownNotifications, TimeLimit
 from periodiq import PeriodiqMiddleware
 
@@ -22,6 +21,7 @@ import events
 import logs
 import migrations
 import settings
+from actors.memory import InMemoryBroker
 from actors.messages import CheckedEncoder, CheckedRabbitmqBroker
 from actors.middleware import Connections, DefaultPriority, EndsWithMaster, FetchClaims, NoSecretsInMessages
 from actors.queues import MAX_PRIORITY
@@ -50,7 +50,7 @@ def make_broker(config: settings.Settings, *, schema_checked: bool = True) -> dr
         PeriodiqMiddleware(skip_delay=STALE_CRON_SECONDS),
     ]
     if config.rabbitmq_url is None:
-        return StubBroker(middleware=middleware, fail_fast_default=False)
+        return InMemoryBroker(middleware=middleware, fail_fast_default=False)
     broker = CheckedRabbitmqBroker(
         url=config.rabbitmq_url,
         confirm_delivery=True,  # without, a killed RabbitMQ loses messages and nobody is told

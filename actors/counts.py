@@ -12,6 +12,8 @@ import pika.exceptions
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, xq_name
 
+import embedded_lock
+import settings
 from actors import queues
 from actors.dispatching import EMBEDDED_THREADS
 from database import execute
@@ -94,9 +96,10 @@ def _embedded_counts() -> list[QueueCount]:
     fetches = execute("SELECT COUNT(*) FROM ledger WHERE state IN ('sent', 'fetching')").fetchone()[0]
     deferred = execute("SELECT COUNT(*) FROM ledger WHERE state = 'deferred'").fetchone()[0]
     rejected = execute("SELECT COUNT(*) FROM ledger WHERE state = 'rejected'").fetchone()[0]
+    threads = EMBEDDED_THREADS if embedded_lock.is_held(settings.current().database_url) else 0
     return [
-        QueueCount(queues.SYNCS, syncs, EMBEDDED_THREADS, 0, 0),
-        QueueCount(queues.KILLMAILS, fetches, EMBEDDED_THREADS, deferred, rejected),
-        QueueCount(queues.NAMES, 0, EMBEDDED_THREADS, 0, 0),
-        QueueCount(queues.MAINTENANCE, 0, EMBEDDED_THREADS, 0, 0),
+        QueueCount(queues.SYNCS, syncs, threads, 0, 0),
+        QueueCount(queues.KILLMAILS, fetches, threads, deferred, rejected),
+        QueueCount(queues.NAMES, 0, threads, 0, 0),
+        QueueCount(queues.MAINTENANCE, 0, threads, 0, 0),
     ]

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 #: A wake-up further ahead than this is left to the tick.
 FARTHEST_WAKE = timedelta(minutes=20)
-#: In-memory queues know no priorities, so in embedded mode no more is out than the threads can hold.
+#: In embedded mode no more is out than the threads can hold: what they have in hand cannot be overtaken.
 EMBEDDED_THREADS = 8
 
 

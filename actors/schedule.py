@@ -17,6 +17,7 @@ import runtime
 import settings
 from actors import sending
 from actors.dispatching import dispatch_now
+from actors.downtime import ask_whether_up
 from actors.names import names_wanted, resolve_names
 from actors.prices import refresh_prices
 from actors.queues import FIRST, MAINTENANCE, SECOND
@@ -73,13 +74,14 @@ def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     taken_back = ledger.take_back_expired()
     if taken_back:
         logger.warning("%s killmails whose message or worker went away are pending again", taken_back)
-    for sync_id in ledger.fail_abandoned():
+    for sync_id in ledger.fail_abandoned(timedelta(minutes=settings.current().sync_cooldown_minutes)):
         logger.warning("sync %s failed: its workers went away again and again", sync_id)
         publish(SyncFinished(sync_id))
     for sync in ledger.syncs_to_send(resend_after):
         send_sync(sync.sync_id, sync.priority)
     for sync_id in ledger.ready_to_finish():
         sending.send(finalize_sync, sync_id, priority=FINALIZE_PRIORITY)
+    ask_whether_up()
     # A character's bucket is made anew when its list is read again; nobody reads that of a pilot who left.
     runtime.limiter().forget_idle(CHAR_KILLMAIL)
     if names_wanted():

@@ -12,6 +12,7 @@ import ledger
 import settings
 from actors import sending
 from actors.queues import FIRST, SYNCS
+from database import db
 from events import SyncFinished, publish
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,13 @@ def finalize_sync(sync_id: int) -> None:
 
 
 def finish_if_complete(sync_ids: Sequence[int]) -> None:
-    """Send `finalize_sync` for those that wait for nothing any more. For after the commit that settled something."""
+    """Send `finalize_sync` for those that wait for nothing any more. For after the commit that settled something.
+
+    Raises RuntimeError within a transaction: two last workers would not see each other's row go, and neither would end
+    the sync.
+    """
+    if db.in_transaction():
+        raise RuntimeError("whether a sync is complete is asked after the commit")
     for sync_id in ledger.ready_to_finish(sync_ids):
         sending.send(finalize_sync, sync_id, priority=FINALIZE_PRIORITY)
 

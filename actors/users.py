@@ -6,6 +6,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import dramatiq
+from peewee import DoesNotExist
 
 import ledger
 import runtime
@@ -51,10 +52,15 @@ def sync_user(sync_id: int) -> None:
     sync = ledger.claim_sync(sync_id)
     if sync is None:
         return
-    reader = ListReader(sync)
+    try:
+        reader = ListReader(sync)
+    except DoesNotExist:  # unlinked meanwhile, and the sync with them
+        return
     publish(SyncChanged(sync_id))
     try:
         reader.read()
+    except DoesNotExist:
+        return
     except Closed as closed:
         _wait(reader.sync, from_epoch(closed.until), closed.reason)
     except tokens.NeedsLogin as error:
@@ -64,6 +70,8 @@ def sync_user(sync_id: int) -> None:
     except tokens.UndecryptableToken as error:
         _fail(reader.sync, str(error))
     except EsiForbidden as error:
+        if error.missing_scope:
+            tokens.scope_is_missing(reader.user.id)
         _fail(reader.sync, f"ESI refused the killmail list: {error}")
     except EsiError as error:
         _take_failure(reader.sync, error)
@@ -185,21 +193,32 @@ def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: boo
 
 
 def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
-    """ESI's failure: wait where it asks for it, else try again with growing waits, and fail in the end."""
-    # A list that alone always answers 504 is not told from a downtime by its status: the others that succeed tell.
-    down = isinstance(error, EsiDowntime | EsiTransport) and (
-        error.retry_after is not None or runtime.limiter().is_down()
-    )
-    if down or isinstance(error, EsiRateLimited | EsiErrorLimited):
-        _wait(sync, utcnow() + _asked_to_wait(sync, error), f"{ESI_ASKS_TO_WAIT} ({error})")
+    """ESI's failure: wait where everybody has to, else try again with growing waits, and fail in the end."""
+    if _concerns_everybody(error):
+        said = f"{ESI_ASKS_TO_WAIT} ({error})" if error.retry_after else str(error)
+        _wait(sync, utcnow() + _asked_to_wait(sync, error), said)
         return
     if isinstance(error, EsiUnauthorized):
         tokens.forget_access_token(sync.user_id)
     if sync.attempts >= len(LIST_BACKOFF):
         _fail(sync, f"the killmail list could not be read: {error}")
     else:
-        wait = backoff(LIST_BACKOFF, sync.attempts + 1)
+        asked = timedelta(seconds=error.retry_after or 0.0)
+        wait = max(asked, backoff(LIST_BACKOFF, sync.attempts + 1))
         _wait(sync, utcnow() + wait, f"the killmail list could not be read ({error}); trying again", failed=True)
+
+
+def _concerns_everybody(error: EsiError) -> bool:
+    """Whether ESI has nothing against this list in particular.
+
+    Its status alone does not tell: a list that always ends in 504, or in a 429 that is not the bucket's, while others
+    are read, would wait for ever.
+    """
+    if isinstance(error, EsiRateLimited):
+        return not error.bare
+    if isinstance(error, EsiDowntime | EsiTransport):
+        return error.retry_after is not None or runtime.limiter().is_down()
+    return isinstance(error, EsiErrorLimited)
 
 
 def _asked_to_wait(sync: ledger.ClaimedSync, error: EsiError) -> timedelta:
@@ -215,6 +234,7 @@ def _asked_to_wait(sync: ledger.ClaimedSync, error: EsiError) -> timedelta:
 
 
 def _fail(sync: ledger.ClaimedSync, error: str) -> None:
-    if ledger.fail_sync(sync.sync_id, error, lease=sync.lease):
+    cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
+    if ledger.fail_sync(sync.sync_id, error, lease=sync.lease, cooldown=cooldown):
         logger.warning("sync %s of user %s failed: %s", sync.sync_id, sync.user_id, error)
         publish(SyncFinished(sync.sync_id))

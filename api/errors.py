@@ -1,6 +1,6 @@
 """Errors as clients see them: a text that helps and `extensions.code`; what is our own fault is masked and logged.
 
-Codes: UNAUTHENTICATED, FORBIDDEN, BAD_USER_INPUT, RATE_LIMITED, UNAVAILABLE, INTERNAL.
+Codes: UNAUTHENTICATED, FORBIDDEN (of `web/errors.py`), BAD_USER_INPUT, RATE_LIMITED, UNAVAILABLE, INTERNAL.
 """
 
 from __future__ import annotations
@@ -30,10 +30,6 @@ class Unauthenticated(ApiError):
 
     def __init__(self) -> None:
         super().__init__("Please log in.")
-
-
-class Forbidden(ApiError):
-    code = "FORBIDDEN"
 
 
 class BadUserInput(ApiError):

@@ -13,7 +13,7 @@ from esi import charges, rate_store
 from esi.charges import FIRST_BACK_OFF_SECONDS, MARGIN_SECONDS, Change, Spent
 from esi.clock import DatabaseClock
 from esi.rate_headers import RateHeaders, parse_rate_headers
-from esi.rate_limit import ERRORS, UNBUCKETED, Bucket, RateGroup, back_off, is_counted_error
+from esi.rate_limit import ERRORS, STATUS, UNBUCKETED, Bucket, RateGroup, back_off, is_counted_error
 from esi.rate_store import Gate
 from esi.roads import (
     DOWN,
@@ -157,7 +157,9 @@ class RequestPermit:
             self._log.closed(DOWNTIME, now, until, DOWN)
 
     def _end_downtime(self) -> None:
-        if self._reservation.probe:
+        if self._reservation.probe and self._reservation.group == STATUS:
+            rate_store.reopen(DOWNTIME)
+        elif self._reservation.probe:
             if rate_store.forget_failures(DOWNTIME):
                 self._log.opened(DOWNTIME)
         else:

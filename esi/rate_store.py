@@ -222,6 +222,11 @@ def keep_closed(name: str, until: float, reason: str | None = None) -> None:
     )
 
 
+def reopen(name: str) -> None:
+    """Let the next one try the road at once; its failures stay, so that it is a probe."""
+    execute("UPDATE gates SET closed_until = 0 WHERE name = ?", (name,))
+
+
 def forget_failures(name: str, *, fewer_than: int | None = None, closed_before: float | None = None) -> bool:
     """A success: the next failure is the first again, and the road is open.
 

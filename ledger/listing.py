@@ -186,8 +186,10 @@ def wait_with_sync(sync: ClaimedSync, until: datetime, reason: str, *, failed: b
     return bool(rows.rowcount)
 
 
-def fail_sync(sync_id: int, error: str, *, lease: datetime | None = None) -> bool:
+def fail_sync(sync_id: int, error: str, *, lease: datetime | None = None, cooldown: timedelta = timedelta()) -> bool:
     """End a sync whose list cannot be read, and push the user's next one out. What was written down stays to be done.
+
+    The next one is never sooner than after a sync that went well (`cooldown`).
 
     False: it is no longer listing, or `lease` (where given) is lost.
     """
@@ -217,7 +219,7 @@ def fail_sync(sync_id: int, error: str, *, lease: datetime | None = None) -> boo
         execute(
             """UPDATE users SET consecutive_failures = ?, last_sync_complete = FALSE,
                    next_sync_at = CASE WHEN next_sync_at IS NULL THEN NULL ELSE ? END WHERE id = ?""",
-            (failures, now + backoff(FAILED_SYNC_BACKOFF, failures), row[0]),
+            (failures, now + max(cooldown, backoff(FAILED_SYNC_BACKOFF, failures)), row[0]),
         )
     forget_ended(row[0])
     return True

@@ -81,14 +81,14 @@ def mark_unsent(sync_id: int) -> None:
     )
 
 
-def fail_abandoned() -> list[int]:
-    """Fail the syncs whose workers went away again and again; returns their ids."""
+def fail_abandoned(cooldown: timedelta = timedelta()) -> list[int]:
+    """Fail the syncs whose workers went away again and again; returns their ids. `cooldown`: see `fail_sync`."""
     rows = execute(
         "SELECT id FROM syncs WHERE finished_at IS NULL AND state = 'LISTING' AND claimed_until < ? AND attempts >= ?",
         (utcnow(), len(LIST_BACKOFF)),
     ).fetchall()
     reason = "gave up: the worker reading the list went away again and again"
-    return [sync_id for (sync_id,) in rows if fail_sync(sync_id, reason)]
+    return [sync_id for (sync_id,) in rows if fail_sync(sync_id, reason, cooldown=cooldown)]
 
 
 def reset_unfinished() -> None:

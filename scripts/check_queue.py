@@ -127,9 +127,8 @@ def _road(road: dict[str, Any]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the report as JSON, one object a look")
-    parser.add_argument(
-        "--dead", action="store_true", help="list the dead letters instead, and leave them where they are"
-    )
-    parser.add_argument("--replay", action="store_true", help="send the dead letters again; every actor is idempotent")
-    parser.add_argument("--watch", action="store_true", help="look again every two seconds until Ctrl-C")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--watch", action="store_true", help="look again every two seconds until Ctrl-C")
+    one.add_argument("--dead", action="store_true", help="list the dead letters instead, and leave them where they are")
+    one.add_argument("--replay", action="store_true", help="send the dead letters again; every actor is idempotent")
     command.run(parser, main)

@@ -7,7 +7,6 @@ send), or loses the message after it was taken.
 
 from __future__ import annotations
 
-import queue
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,8 @@ import dramatiq
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import Middleware, MiddlewareError
+
+from actors.memory import PriorityMessages
 
 
 class Refused(MiddlewareError, ConnectionClosed):
@@ -88,7 +89,7 @@ class Post(Middleware):
         return True
 
 
-class _LossyQueue(queue.Queue[bytes]):
+class _LossyQueue(PriorityMessages):
     """A queue of the in-memory broker that forgets what `Post` says it loses."""
 
     def __init__(self, post: Post) -> None:

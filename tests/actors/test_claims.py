@@ -14,6 +14,7 @@ import ledger
 from actors.killmails import fetch_killmail
 from actors.middleware import FetchClaims
 from actors.queues import KILLMAILS, SECOND
+from actors.syncs import finish_if_complete
 from database import db, execute
 from models import Fetch, RateSlot, SyncState
 from tests.actors.asking import age_leases, ask, only_row, only_sync, rows, stored, wake
@@ -256,3 +257,9 @@ def test_release_after_the_lease_is_lost_changes_nothing(listed):
     ledger.take_back_expired()
     ledger.release(first)
     assert (only_row().state, only_row().attempts) == ("pending", 1)
+
+
+def test_whether_a_sync_is_complete_is_asked_after_the_commit():
+    """Within it, two last workers on PostgreSQL would not see each other's row go, and nobody would end the sync."""
+    with db.atomic(), pytest.raises(RuntimeError, match="after the commit"):
+        finish_if_complete([1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 import actors
 import embedded
+import ledger
 import settings
 from actors.queues import MAINTENANCE
 from actors.requests import request_sync
@@ -55,6 +57,43 @@ def test_it_takes_up_what_a_second_terminal_wrote(simulated, start):
     request_sync(pilot.user_id, Trigger.MANUAL, may_send=False)
     _until(lambda: only_sync().state == SyncState.FINISHED)
     assert stored() == simulated.list_of(pilot)
+
+
+def test_it_looks_within_a_second_or_two(simulated, start):
+    pilot = simulated.pilot(1)
+    User.update(next_sync_at=utcnow().replace(year=2099)).execute()
+    start()
+    request_sync(pilot.user_id, Trigger.MANUAL, may_send=False)
+    _until(lambda: only_sync().started_at is not None, 2.5)
+
+
+def test_it_looks_for_due_users_as_often_as_the_setting_says(simulated, start, configure, monkeypatch):
+    """A second stands for a minute."""
+    configure(SCHEDULE_MINUTES="2")
+    monkeypatch.setattr(embedded, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(embedded, "SECONDS_A_MINUTE", 0.1)
+    looked: list[float] = []
+
+    def look(limit: int) -> list[int]:
+        looked.append(time.monotonic())
+        return []
+
+    monkeypatch.setattr(ledger, "open_due_syncs", look)
+    start()
+    _until(lambda: len(looked) >= 4)
+    gaps = [later - before for before, later in itertools.pairwise(looked)]
+    assert 0.15 < sum(gaps) / len(gaps) < 0.6
+
+
+def test_a_login_overtakes_the_lists_that_wait(simulated, crew):
+    pilots = [simulated.pilot(1) for _ in range(20)]
+    for pilot in pilots:
+        ask(pilot, Trigger.SCHEDULE)
+    login = simulated.pilot(1)
+    ask(login, Trigger.LOGIN)
+    crew.drain(1)
+    order = [entry.character_id for entry in simulated.asked("recent")]
+    assert order.index(login.character_id) <= 1, "all but what a thread had in hand"
 
 
 def test_a_second_system_on_the_same_database_is_refused_until_the_first_ends(simulated, start):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import jwt
 import pytest
 from cryptography.fernet import Fernet
 
 import ledger
+import runtime
+from accounts import TokenState, token_state
 from actors.users import sync_user
 from database import utcnow
 from models import Sync, SyncState, Trigger, User
@@ -52,9 +55,10 @@ def test_told_to_wait_on_page_two_it_waits_and_goes_on_at_page_two(simulated, sy
     pilot = simulated.pilot(6)
     simulated.fault("recent", kind, page=2, count=1, seconds=3)
     row = sync(pilot)
-    assert (row.next_page, row.attempts, row.found) == (2, 0, 2)
+    # Without the bucket's headers it may be this list's own: others are read meanwhile, and it is not tried for ever.
+    assert (row.next_page, row.attempts, row.found) == (2, int(kind == "429_bare"), 2)
     assert 0 < _waits(row) < 70
-    assert "wait" in row.waiting_for
+    assert "wait" in row.waiting_for or "trying again" in row.waiting_for
     assert [message.args for message in post.to("sync_user") if message.delay] == [(row.id,)]
     if kind != "420":  # which closes all routes
         assert stored() == simulated.list_of(pilot)[:2], "the first page's killmails are fetched meanwhile"
@@ -256,3 +260,41 @@ def test_no_token_is_in_a_message_or_in_what_the_pilot_is_told(simulated, sync, 
     row = sync(pilot)
     assert all(isinstance(arg, int) for message in post.messages for arg in message.args)
     assert "eyJ" not in caplog.text + (row.waiting_for or "")
+
+
+def test_a_list_that_alone_gets_a_bare_429_fails_alone(simulated, sync, later, tick):
+    poisoned, other = simulated.pilot(2), simulated.pilot(2)
+    simulated.fault("recent", "429_bare", seconds=3)
+    first = sync(poisoned)
+    for _ in range(6):
+        simulated.mend()
+        later(70)
+        simulated.fight(other, 1)
+        sync(other)
+        simulated.fault("recent", "429_bare", seconds=3)
+        later(400)
+        tick()
+    row = Sync.get_by_id(first.id)
+    assert (row.state, row.attempts) == (SyncState.FAILED, 4)
+    assert set(stored()) == set(simulated.list_of(other))
+
+
+def test_a_scope_that_esi_misses_asks_for_a_login(simulated, sync):
+    """The SSO still gives tokens, so nobody else would find out."""
+    pilot = simulated.pilot(2)
+    claims = jwt.decode(runtime.cipher().decrypt(pilot.user.access_token), options={"verify_signature": False})
+    without_scope = simulated.call(lambda state: state.keys.sign(claims | {"scp": "publicData"}))
+    User.update(access_token=runtime.cipher().encrypt(without_scope)).execute()
+    row = sync(pilot)
+    assert row.state == SyncState.FAILED
+    assert token_state(pilot.user) is TokenState.MISSING_SCOPE
+    assert pilot.user.next_sync_at is None
+    assert pilot.user.refresh_token is not None
+
+
+def test_a_failed_sync_does_not_come_back_before_the_cool_down(simulated, sync, configure):
+    configure(SYNC_COOLDOWN_MINUTES="240")
+    pilot = simulated.pilot(1)
+    simulated.fault("recent", "status:403")
+    assert sync(pilot).state == SyncState.FAILED
+    assert pilot.user.next_sync_at > utcnow() + timedelta(minutes=239)

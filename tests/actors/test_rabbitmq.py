@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -26,10 +27,12 @@ from actors.broker import make_broker
 from actors.counts import BrokerUnreachable, connect
 from actors.dead_letters import replay
 from actors.dispatching import dispatch
-from actors.killmails import fetch_killmail
+from actors.killmails import TIME_LIMIT_MS, fetch_killmail
+from actors.middleware import EndsWithMaster
 from actors.names import resolve_names
 from actors.schedule import tend
 from actors.users import sync_user
+from ledger.rules import FAILED_SYNC_BACKOFF, FETCH_LEASE
 from models import Sync, SyncState
 from tests import rabbitmq
 from tests.actors.asking import ask, stored
@@ -220,3 +223,14 @@ def test_the_counts_of_a_process_on_rabbitmq(rabbit, simulated):
         queues.NAMES: [0, 0, 0],
         queues.MAINTENANCE: [0, 0, 0],
     }
+
+
+def test_what_keeps_messages_and_workers_safe_is_switched_on(rabbit):
+    """Each is a number or a switch whose absence shows only on a bad day (see `actors/broker.py`)."""
+    assert rabbit.confirm_delivery
+    assert rabbit.max_priority == 10, "part of the queues' identity"
+    assert rabbit.parameters.blocked_connection_timeout == 30
+    assert any(isinstance(each, EndsWithMaster) for each in rabbit.middleware)
+    longest = max(fetch_killmail.options["time_limit"], TIME_LIMIT_MS) / 1000
+    assert longest < FETCH_LEASE.total_seconds(), "a worker is stopped before its killmail is given to another"
+    assert FAILED_SYNC_BACKOFF[0] >= timedelta(minutes=15)

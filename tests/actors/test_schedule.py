@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import actors
 import events
 import ledger
+import runtime
+import settings
 from actors.schedule import queue_due_users, tend, tend_ledger
 from actors.syncs import finalize_sync
 from database import utcnow
 from models import RateBucket, Sync, SyncState, Trigger, User
-from tests.actors.asking import ask, stored
+from tests.actors.asking import ask, rows, stored
 
 
 def test_due_users_are_queued_once_at_the_schedules_priority(simulated, crew, post):
@@ -129,3 +132,44 @@ def test_the_bucket_of_a_pilot_who_left_is_forgotten(simulated, sync, later, tic
     later(1000)
     tick()
     assert RateBucket.get_or_none(RateBucket.bucket == key) is None
+
+
+def test_the_clock_of_periodiq_is_the_settings():
+    """Given `SCHEDULE_MINUTES`, Then periodiq looks for due users that often; and for what was left behind, each
+    minute."""
+    schedules = {name: str(actor.options["periodic"]) for name, actor in actors.broker.actors.items()
+                 if "periodic" in actor.options}  # fmt: skip
+    minutes = settings.current().schedule_minutes
+    assert schedules == {"queue_due_users": f"*/{minutes} * * * *", "tend_ledger": "* * * * *"}
+
+
+def test_in_a_downtime_the_status_is_asked_before_a_killmail_pays(simulated, sync, later, tick):
+    pilot = simulated.pilot(9)
+    simulated.fault("killmail", "status:503")
+    sync(pilot)
+    spent = sum(row.attempts for row in rows().values())
+    simulated.fault("status", "status:503")
+    for _ in range(5):
+        later(61)
+        tick()
+
+    assert len(simulated.asked("status")) == 5
+    assert sum(row.attempts for row in rows().values()) == spent, "the killmails wait"
+
+    simulated.mend()
+    later(61)
+    tick()
+    assert stored() == simulated.list_of(pilot)
+
+
+def test_a_status_that_answers_does_not_open_the_road_by_itself(simulated, sync, later, tick):
+    """The routes of killmails may be away without it."""
+    pilot = simulated.pilot(9)
+    simulated.fault("killmail", "status:503")
+    sync(pilot)
+    spent = sum(row.attempts for row in rows().values())
+    for _ in range(3):
+        later(61)
+        tick()
+    assert sum(row.attempts for row in rows().values()) - spent <= 3, "one probe each time"
+    assert runtime.limiter().is_down()
