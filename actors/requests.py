@@ -43,15 +43,15 @@ def request_sync(
     if opened.sync_id is not None and may_send:
         publish(SyncChanged(opened.sync_id))
     queued = opened.outcome in (ledger.Outcome.CREATED, ledger.Outcome.JOINED)
-    return SyncRequest(opened.sync_id, queued, _message(opened, utcnow()), opened)
+    return SyncRequest(opened.sync_id, queued, _message(opened, utcnow(), full=full), opened)
 
 
-def _message(opened: ledger.Opened, now: datetime) -> str:
+def _message(opened: ledger.Opened, now: datetime, *, full: bool) -> str:
     match opened.outcome:
         case ledger.Outcome.CREATED:
             return "Full sync queued." if opened.full else "Sync queued."
         case ledger.Outcome.JOINED:
-            return "A sync is already under way."
+            return "A sync is already under way" + (", and it or the next one is a full one." if full else ".")
         case ledger.Outcome.COOLDOWN if opened.last_synced_at and opened.cooldown_ends_at:
             ago = minutes(now - opened.last_synced_at)
             ends = opened.cooldown_ends_at

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import command
 
 import migrations
+import tokens
 from database import db
 from ledger import Outcome
 from models import Trigger, User
@@ -48,9 +49,17 @@ def _users(character_ids: list[int]) -> list[User]:
     users = list(query)
     missing = set(character_ids) - {user.character_id for user in users}
     if missing:
-        unknown = ", ".join(map(str, sorted(missing)))
-        raise command.Failure(f"no user to be synced with character id {unknown}: the pilot has to log in first")
+        raise command.Failure("; ".join(_why_not(character_id) for character_id in sorted(missing)))
     return users
+
+
+def _why_not(character_id: int) -> str:
+    user = User.get_or_none(User.character_id == character_id)
+    if user is None:
+        return f"no user with character id {character_id}: the pilot has to log in first"
+    return (
+        f"{user.character_name} ({character_id}) cannot be synced: {tokens.login_needed(user) or 'a login is needed'}"
+    )
 
 
 def _queue(user: User, settings: Settings, *, full: bool, force: bool) -> Line:

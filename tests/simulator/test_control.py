@@ -113,6 +113,7 @@ def test_a_dropped_killmail_leaves_the_list_but_not_esi(simulate):
 
 
 def test_revoked_pilots_cannot_refresh(simulate):
+    """esi/README.md §4."""
     client = simulate()
     one, other = client.truth()
     tokens = {pilot: client.login(pilot)["refresh_token"] for pilot in (one, other)}

@@ -77,6 +77,7 @@ def test_lists_hold_losses_and_final_blows_only(world, bodies):
 
 
 def test_ids_rise_with_time_within_ninety_days(bodies):
+    """esi/README.md §5."""
     times = [bodies[one]["killmail_time"] for one in sorted(bodies)]
     assert times == sorted(times)
     oldest = datetime.fromisoformat(times[0]).timestamp()

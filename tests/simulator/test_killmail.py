@@ -34,6 +34,7 @@ def test_a_wrong_pair_is_422(simulate, wrong):
 
 
 def test_a_known_etag_is_304(simulate):
+    """esi/README.md §3."""
     client = simulate()
     reference = next(iter(client.truth().values()))[0]
     etag = client.killmail(reference).headers["ETag"]

@@ -70,7 +70,7 @@ def test_an_empty_bucket_says_when_to_come_back_and_keeps_its_word(simulate):
 
 
 def test_what_is_spent_never_exceeds_the_limit(simulate):
-    """An answer whose cost no longer fits is refused, so five tokens never hold three answers."""
+    """esi/README.md §2.1. An answer whose cost no longer fits is refused, so five tokens never hold three answers."""
     client = simulate(limits={"killmail": "5/1h"})
     reference = _reference(client)
 

@@ -27,6 +27,7 @@ def test_without_a_good_token_there_is_401(simulate, token):
 
 
 def test_an_expired_token_is_401(simulate):
+    """esi/README.md §4."""
     client = simulate(token_seconds=1, limits={"char-killmail": "9999/1m"})
     pilot = next(iter(client.truth()))
     token = client.access(pilot)
@@ -50,12 +51,14 @@ def test_another_scope_is_403(simulate):
 
 
 def test_the_scope_may_stand_among_others(simulate):
+    """esi/README.md §4."""
     client = simulate()
     pilot = next(iter(client.truth()))
     assert client.recent(pilot, client.access(pilot, f"publicData {SCOPE}")).status_code == 200
 
 
 def test_another_pilots_list_is_403(simulate):
+    """esi/README.md §4."""
     client = simulate()
     one, other = client.truth()
     assert client.recent(other, client.access(one)).status_code == 403
@@ -85,6 +88,19 @@ def test_pages_cover_the_list_and_end_with_404(simulate):
     assert len({page.headers["ETag"] for page in pages}) == 3
     past = client.recent(pilot, token, 4)
     assert (past.status_code, past.json()) == (404, {"error": "Requested page does not exist!"})
+
+
+def test_last_modified_is_one_for_all_pages_until_the_list_changes(simulate):
+    """esi/README.md §3, "Pages": if it is not equal, the list changed between pages."""
+    client = simulate(page_size=5, pilots=1)
+    pilot = next(iter(client.truth()))
+    token = client.access(pilot)
+    before = {client.recent(pilot, token, number).headers["Last-Modified"] for number in (1, 2, 3)}
+    time.sleep(1.1)  # the header counts whole seconds
+    client.control("POST", f"characters/{pilot}/killmails", {"bust_cache": True})
+    after = {client.recent(pilot, token, number).headers["Last-Modified"] for number in (1, 2, 3)}
+    assert len(before) == len(after) == 1
+    assert before != after
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "x", "9" * 5000])
@@ -166,6 +182,7 @@ def test_a_list_does_not_change_until_its_cache_expires(simulate):
 
 
 def test_a_busted_cache_shows_the_new_list_at_once(simulate):
+    """esi/README.md §3."""
     client = simulate(cache_seconds=300)
     pilot = next(iter(client.truth()))
     token = client.access(pilot)

@@ -43,6 +43,7 @@ def test_each_cost_returns_one_window_after_it_was_spent():
 
 
 def test_retry_after_is_when_enough_is_back_for_the_request():
+    """esi/README.md §2.3."""
     limit, window = Limit.parse("6/10s"), FloatingWindow()
     for at in (100.0, 102.0, 104.5):
         window.spend(2, limit, at)
@@ -54,6 +55,7 @@ def test_retry_after_is_when_enough_is_back_for_the_request():
 
 
 def test_a_refusal_spends_nothing():
+    """esi/README.md §2.1."""
     limit, window = Limit.parse("3/10s"), FloatingWindow()
     window.spend(2, limit, 0.0)
 

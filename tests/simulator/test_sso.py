@@ -56,6 +56,7 @@ def test_the_key_set_is_shaped_like_the_real_one(simulate):
 
 
 def test_a_login_redirects_with_code_and_state(simulate):
+    """esi/README.md §4."""
     client = simulate()
     answer = client.authorize(character_id=str(next(iter(client.truth()))), redirect_uri=f"{CALLBACK}?keep=1")
 
@@ -110,6 +111,7 @@ def test_a_question_that_cannot_be_trusted_is_never_redirected(simulate, wrong):
     ],
 )
 def test_other_mistakes_go_back_to_the_application(simulate, wrong, error):
+    """esi/README.md §4."""
     answer = simulate().authorize(**{"character_id": "93000101", **wrong})
     query = parse_qs(urlsplit(answer.headers["Location"]).query)
     assert (query["error"], query["state"]) == ([error], ["my state"])
@@ -213,6 +215,7 @@ def test_only_forms_are_read(simulate):
 
 
 def test_another_grant_type_is_refused(simulate):
+    """esi/README.md §4."""
     answer = simulate().token(grant_type="password")
     assert (answer.status_code, answer.json()["error"]) == (400, "unsupported_grant_type")
 
@@ -311,6 +314,7 @@ def test_a_sold_character_has_another_owner_and_no_tokens(simulate):
 
 @pytest.mark.parametrize(("keep_old", "status"), [(True, 200), (False, 401)])
 def test_keys_rotate(simulate, keep_old, status):
+    """esi/README.md §4."""
     client = simulate()
     pilot = next(iter(client.truth()))
     old = client.access(pilot)

@@ -183,9 +183,13 @@ class TestQueueUsers:
             assert [(sync.user_id, sync.full) for sync in Sync.select()] == [(pilots[1].id, True)]
 
     def test_an_unknown_character_is_1_and_nobody_is_queued(self, url: str, pilots: list[User]) -> None:
-        ended = run("queue_users", "--character", "90000001", "--character", "90000003", DATABASE_URL=url)
+        with db.connection_context():
+            User.update(scopes="publicData").where(User.character_id == 90_000_003).execute()
+        asked = [word for number in ("90000001", "90000003", "90000099") for word in ("--character", number)]
+        ended = run("queue_users", *asked, DATABASE_URL=url)
 
-        assert "character id 90000003: the pilot has to log in first" in error_of(ended)
+        assert "The login does not allow reading killmails" in error_of(ended), "who did log in is told what is missing"
+        assert "character id 90000099: the pilot has to log in first" in error_of(ended)
         with db.connection_context():
             assert Sync.select().count() == 0
 
