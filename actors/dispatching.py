@@ -28,9 +28,15 @@ FARTHEST_WAKE = timedelta(minutes=20)
 EMBEDDED_THREADS = 8
 
 
-@dramatiq.actor(queue_name=MAINTENANCE, priority=SECOND, max_retries=0, time_limit=60_000, max_age=30 * 60_000)
+@dramatiq.actor(
+    queue_name=MAINTENANCE,
+    priority=SECOND,
+    max_retries=0,  # the tick does the same every minute anyway
+    time_limit=60_000,  # some ten statements; beyond a minute the database is stuck, and the next tick is due
+    max_age=30 * 60_000,  # longer than the farthest wake-up is delayed; older ones have been made up for
+)
 def dispatch() -> None:
-    """For gates that open and leases that end. No retries: the tick does the same every minute anyway."""
+    """For gates that open and leases that end."""
     ledger.take_back_expired()
     dispatch_now()
 

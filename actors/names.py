@@ -36,9 +36,15 @@ SINGLE_CHARACTERS = 10
 CHARACTER_IDS = (range(90_000_000, 98_000_000), range(2_100_000_000, 2_147_483_648))
 
 
-@dramatiq.actor(queue_name=NAMES, priority=LAST, max_retries=0, time_limit=5 * 60_000, max_age=30 * 60_000)
+@dramatiq.actor(
+    queue_name=NAMES,
+    priority=LAST,
+    max_retries=0,  # the tick sends it again while anything is wanted
+    time_limit=5 * 60_000,  # a batch that is halved down to its bad ids, at ESI's slowest
+    max_age=30 * 60_000,  # carries nothing: a newer one does the same
+)
 def resolve_names() -> None:
-    """Resolve up to 1,000 wanted ids. No retries: the tick sends it again while anything is wanted."""
+    """Resolve up to 1,000 wanted ids."""
     wanted = _claim_wanted()
     if not wanted:
         return

@@ -21,9 +21,15 @@ from esi.rate_limit import UNBUCKETED
 logger = logging.getLogger(__name__)
 
 
-@dramatiq.actor(queue_name=NAMES, priority=LAST, max_retries=0, time_limit=5 * 60_000, max_age=30 * 60_000)
+@dramatiq.actor(
+    queue_name=NAMES,
+    priority=LAST,
+    max_retries=0,  # the tick sends it again while prices are wanted
+    time_limit=5 * 60_000,  # one request, and some 15,000 rows on a busy machine
+    max_age=30 * 60_000,  # carries nothing: a newer one does the same
+)
 def refresh_prices() -> None:
-    """Fetch the list if it is wanted. No retries: the tick sends it again while it is."""
+    """Fetch the list if it is wanted."""
     if not prices.claim():
         return
     try:

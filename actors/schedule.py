@@ -38,8 +38,8 @@ BATCH = 1_000
     queue_name=MAINTENANCE,
     priority=SECOND,
     max_retries=0,  # the next look is SCHEDULE_MINUTES away and finds the same users
-    time_limit=5 * 60_000,
-    max_age=5 * 60_000,
+    time_limit=5 * 60_000,  # MOST_USERS in twenty statements, and a message each
+    max_age=5 * 60_000,  # half the usual time between two looks: an older one would find nobody
     periodic=cron(f"*/{settings.current().schedule_minutes} * * * *"),
 )
 def queue_due_users() -> None:
@@ -60,8 +60,8 @@ def queue_due_users() -> None:
     queue_name=MAINTENANCE,
     priority=FIRST,
     max_retries=0,  # the next tick does the same
-    time_limit=5 * 60_000,
-    max_age=60_000,
+    time_limit=5 * 60_000,  # a backlog of leases after an outage, in batches
+    max_age=60_000,  # the next one is here
     periodic=cron("* * * * *"),
 )
 def tend_ledger() -> None:

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
     max_retries=3,
     min_backoff=500,
     max_backoff=5_000,
-    time_limit=60_000,
-    max_age=60 * 60_000,
+    time_limit=60_000,  # a handful of statements: beyond a minute the database is stuck
+    max_age=60 * 60_000,  # as long as a `sync_user`; the tick has ended an older one
 )
 def finalize_sync(sync_id: int) -> None:
     """End a sync that is complete. Of any number of calls, one does it."""

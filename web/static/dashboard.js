@@ -14,6 +14,7 @@ const ANNOUNCE_MS = 2000;
 const STATES = {
   live: "Live: new killmails appear by themselves",
   "catching up": "Connected again, catching up …",
+  paused: "Not live for the moment, trying again soon",
   reconnecting: "Connection lost, reconnecting …",
   "signed out": "You are signed out. Reload the page to log in again",
 };

@@ -11,7 +11,7 @@ const PATIENCE_MS = 10_000;
 const FINAL_CODES = new Set([4400, 4401, 4403, 4406]);
 
 export class Live {
-  // `onState` gets "live", "catching up", "reconnecting" or "signed out". `catchUp` is awaited before "live" whenever
+  // `onState` gets "live", "catching up", "paused", "reconnecting" or "signed out". `catchUp` is awaited before "live" whenever
   // the connection was away.
   constructor({ onState = () => {}, catchUp = async () => {} } = {}) {
     this.onState = onState;
@@ -87,12 +87,24 @@ export class Live {
         break;
       case "error":
         console.warn("refused", message.payload);
-        this.end(message.id);
+        if (operation?.lasting) this.again(message.id, operation);
+        else this.end(message.id);
         break;
       case "complete":
         this.end(message.id);
         break;
     }
+  }
+
+  // Refused for now: too many operations, or a database that is away. What lasts is asked for again.
+  again(id, operation) {
+    const socket = this.socket;
+    this.onState("paused");
+    setTimeout(() => {
+      if (this.socket !== socket || !this.acknowledged || !this.operations.has(id)) return;
+      this.sendOperation(id, operation);
+      this.onState("live");
+    }, LONGEST_PAUSE_MS);
   }
 
   async opened() {
