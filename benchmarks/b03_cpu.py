@@ -142,7 +142,9 @@ def _drain(made: Cluster, references: list[Any], database_url: str) -> float:
 
 
 def _hand_over(made: Cluster, references: list[Any]) -> None:
-    code = f"from benchmarks.celery_app import fetch_all; fetch_all.delay({references!r})"
+    path = Path(made.processes.environment[PROBE_DIRECTORY]) / "handed_over.json"
+    path.write_text(json.dumps(references))  # more than a command line holds
+    code = f"import json; from benchmarks.celery_app import fetch_all; fetch_all.delay(json.load(open({str(path)!r})))"
     sent = made.processes.run([sys.executable, "-c", code])
     if sent.returncode:
         raise RuntimeError(sent.stderr)

@@ -50,9 +50,11 @@ class Process:
 
     def wait_for_output(self, pattern: str, seconds: float = 60.0) -> re.Match[str]:
         def look() -> re.Match[str] | None:
-            if self.child.poll() is not None:
-                raise AssertionError(f"{self.name} ended with {self.child.returncode}:\n{self.output()}")
-            return re.search(pattern, self.output())
+            ended = self.child.poll()
+            found = re.search(pattern, self.output())  # after the look whether it has ended: nothing is missed
+            if found is None and ended is not None:
+                raise AssertionError(f"{self.name} ended with {ended}:\n{self.output()}")
+            return found
 
         found = wait_until(look, f"{self.name} prints {pattern!r}", seconds)
         assert isinstance(found, re.Match)
