@@ -114,16 +114,19 @@ class TokenCipher:
             raise UndecryptableToken from None
 
 
-def access_token(user_id: int, sso: Sso, cipher: TokenCipher, *, wait_seconds: float = WAIT_SECONDS) -> str:
+def access_token(
+    user_id: int, sso: Sso, cipher: TokenCipher, *, wait_seconds: float = WAIT_SECONDS, row: User | None = None
+) -> str:
     """A token for ESI with at least a minute left; refreshed if need be, by one caller at a time.
 
-    One SELECT when the stored token will do. Raises NeedsLogin; TokenUnavailable when the SSO is away or whoever is
-    refreshing has not finished within `wait_seconds`; UndecryptableToken. Not to be called inside a transaction.
+    One SELECT when the stored token will do, and none with `row`, the user's whole row as it was read just now.
+    Raises NeedsLogin; TokenUnavailable when the SSO is away or whoever is refreshing has not finished within
+    `wait_seconds`; UndecryptableToken. Not to be called inside a transaction.
     A token whose whole life is shorter than a minute is handed out when it is fresh.
     """
     if db.in_transaction():
         raise RuntimeError("access_token() may call the SSO: call it outside any transaction")
-    user = _read(user_id)
+    user = _read(user_id) if row is None else _checked(row)
     if _lives(user, LEAST_LIFE):
         return cipher.decrypt(user.access_token)
     refresh_token = cipher.decrypt(user.refresh_token)
@@ -200,6 +203,10 @@ def _read(user_id: int) -> User:
     )
     if user is None:
         raise NeedsLogin(NOT_LINKED)
+    return _checked(user)
+
+
+def _checked(user: User) -> User:
     if reason := login_needed(user):
         raise NeedsLogin(reason)
     return user

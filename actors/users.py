@@ -90,6 +90,7 @@ class ListReader:
     def __init__(self, sync: ledger.ClaimedSync) -> None:
         self.sync = sync
         self.user: User = User.get_by_id(sync.user_id)
+        self._unread: User | None = self.user
         # Met by this sync on the pages before, by whomever they were read: not counted twice when the list moves.
         self.seen: set[int] = ledger.links_of(sync)
         # Of page 1, also where another worker read it.
@@ -132,13 +133,19 @@ class ListReader:
             )
 
     def _fetch_page(self) -> RecentPage | NotModified:
-        access_token = tokens.access_token(self.user.id, runtime.sso(), runtime.cipher())
+        access_token = self._access_token()
         background = self.sync.priority < INTERACTIVE_PRIORITY
         character_id = self.user.character_id
-        permit = permit_for(CHAR_KILLMAIL, str(character_id), background=background)
         conditional = self.sync.page == 1 and not self.sync.full and self.user.last_sync_complete
         etag = self.user.list_etag if conditional else None
+        # One reader a character: nobody spends from this bucket while the answer is on its way.
+        permit = permit_for(CHAR_KILLMAIL, str(character_id), background=background, conditional=etag is not None)
         return runtime.esi().recent_killmails(character_id, access_token, self.sync.page, permit, etag)
+
+    def _access_token(self) -> str:
+        """The row that was read a moment ago will do for the first page; the others may be minutes apart."""
+        row, self._unread = self._unread, None
+        return tokens.access_token(self.user.id, runtime.sso(), runtime.cipher(), row=row)
 
     def _add(self, page: RecentPage) -> ledger.PageAdded | None:
         references = [(reference.killmail_id, reference.killmail_hash) for reference in page.references]
@@ -171,6 +178,12 @@ class ListReader:
 
     def _end_unchanged(self, page: NotModified) -> None:
         """304: everything listed is written down already. A pilot who asks in person retries what was given up."""
+        if self.sync.priority < INTERACTIVE_PRIORITY:
+            cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
+            if ledger.finish_unchanged(self.sync, fresh_for=page.fresh_for, cooldown=cooldown):
+                logger.info("sync %s of user %s: nothing new", self.sync.sync_id, self.user.id)
+                publish(SyncFinished(self.sync.sync_id))
+                return
         ended = ledger.end_listing(self.sync, etag=self.user.list_etag, fresh_for=page.fresh_for, complete=True)
         if (
             ended

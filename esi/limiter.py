@@ -19,7 +19,7 @@ from esi.charges import Spent
 from esi.clock import DatabaseClock
 from esi.permit import RequestPermit, Reservation, give_back
 from esi.rate_headers import MAX_WAIT_SECONDS
-from esi.rate_limit import Bucket, RateGroup, reserve_of
+from esi.rate_limit import Bucket, RateGroup, cost_of, reserve_of
 from esi.rate_store import View
 from esi.roads import (
     CROWDED,
@@ -95,10 +95,14 @@ class Limiter:
         #: Threads of one process take turns: at once they would only make each other decide again.
         self._turn = threading.Lock()
 
-    def acquire(self, group: RateGroup, owner: str, *, background: bool, failed_before: bool = False) -> RequestPermit:
+    def acquire(
+        self, group: RateGroup, owner: str, *, background: bool, failed_before: bool = False, conditional: bool = False
+    ) -> RequestPermit:
         """Leave for one request of `owner` (a character's id, or one name for this address), which is to be made now.
 
-        `failed_before`: the same request has failed already, which may be its own fault and not ESI's.
+        `failed_before`: the same request has failed already, which may be its own fault and not ESI's. `conditional`:
+        it is likely to be answered 304, whose price is reserved; only for a bucket that nobody else uses meanwhile,
+        for what another answer costs more is in the books only when it is here.
 
         Sleeps until its slot, HORIZON_SECONDS at most. Raises Closed where the road is closed for longer. Must not be
         called within a transaction: its locks would hold up every other process while this one sleeps.
@@ -106,7 +110,8 @@ class Limiter:
         if rate_store.in_transaction():
             raise RuntimeError("a permit is acquired outside of transactions")
         deadline = time.monotonic() + HORIZON_SECONDS
-        reserved = replace(self._reserve(group, _key(group, owner), background), failed_before=failed_before)
+        cost = cost_of(304) if conditional else group.cost
+        reserved = replace(self._reserve(group, _key(group, owner), background, cost), failed_before=failed_before)
         try:
             slot_at = self._await_slot(deadline)
         except BaseException:  # Closed, or the thread is being stopped: either way nothing is sent
@@ -173,21 +178,21 @@ class Limiter:
         ]
         return [emptiest[name] for name in sorted(emptiest)] + gates
 
-    def _reserve(self, group: RateGroup, key: str, background: bool) -> Reservation:
+    def _reserve(self, group: RateGroup, key: str, background: bool, cost: int) -> Reservation:
         for _ in range(UNLOCKED_TRIES):
             with self._turn:
-                reserved = self._try_to_reserve(group, key, background)
+                reserved = self._try_to_reserve(group, key, background, cost)
             if reserved is not None:
                 return reserved
         # Many want the same row: take turns.
         with rate_store.transaction():
             rate_store.lock_bucket(key)
-            reserved = self._try_to_reserve(group, key, background)
+            reserved = self._try_to_reserve(group, key, background, cost)
         if reserved is None:
             raise Closed(self._clock.now() + self._interval, CROWDED, key)
         return reserved
 
-    def _try_to_reserve(self, group: RateGroup, key: str, background: bool) -> Reservation | None:
+    def _try_to_reserve(self, group: RateGroup, key: str, background: bool, cost: int) -> Reservation | None:
         """None if somebody else changed something meanwhile. Raises Closed."""
         view = rate_store.read(key, self._clock)
         if group.bucketed and view.bucket is None:
@@ -196,7 +201,7 @@ class Limiter:
         self._refuse(view, group, key, background)
         spent = None
         if view.bucket is not None:
-            spent = _spend(view.bucket, view, group.cost)
+            spent = _spend(view.bucket, view, cost)
             if not rate_store.swap_bucket(key, view.row, spent.bucket):
                 return None
         probe = is_down(view.gates.get(DOWNTIME))

@@ -30,7 +30,7 @@ from ledger.fetching import (
     show_waiting,
     upcoming,
 )
-from ledger.finishing import Finished, Progress, finalize, ready_to_finish, sync_progress
+from ledger.finishing import Finished, Progress, finalize, finish_unchanged, ready_to_finish, sync_progress
 from ledger.listing import (
     ClaimedSync,
     PageAdded,
@@ -73,6 +73,7 @@ __all__ = [
     "fail_abandoned",
     "fail_sync",
     "finalize",
+    "finish_unchanged",
     "forget_wake",
     "give_back",
     "has_pending",

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from database import db, execute, lock_clause, placeholders, utcnow
 from ledger.forgetting import forget_ended
+from ledger.listing import ClaimedSync
 from ledger.rules import UNSETTLED
 
 #: True for a sync (alias s) that waits for nothing. The sub-select stops at the first row that is still to come:
@@ -16,6 +17,14 @@ _COMPLETE = f"""
     s.state = 'FETCHING' AND (
         SELECT 1 FROM sync_items i JOIN ledger l ON l.killmail_id = i.killmail_id
         WHERE i.sync_id = s.id AND {UNSETTLED} LIMIT 1) IS NULL
+"""
+
+
+#: The newest killmail of a user's that is stored.
+_LAST_KILLMAIL = """
+    SELECT u.killmail_id FROM user_killmails u
+    WHERE u.user_id = ? AND EXISTS (SELECT 1 FROM killmails k WHERE k.killmail_id = u.killmail_id)
+    ORDER BY u.killmail_id DESC LIMIT 1
 """
 
 
@@ -102,15 +111,41 @@ def sync_progress(sync_ids: Sequence[int]) -> dict[int, Progress]:
     }
 
 
+def finish_unchanged(sync: ClaimedSync, *, fresh_for: float, cooldown: timedelta) -> bool:
+    """LISTING -> FINISHED at once, for a sync that found its list unchanged (304) and so wants nothing.
+
+    `fresh_for`: see `add_page`. False, and nothing is written: the lease is lost, or the sync is not that simple: a
+    full one was asked for meanwhile, somebody waits for it in person now, or it has read pages before.
+    """
+    now = utcnow()
+    with db.atomic():
+        ended = execute(
+            """
+            UPDATE syncs SET state = 'FINISHED', finished_at = ?, claimed_until = NULL, waiting_until = NULL,
+                             waiting_for = NULL, error = NULL, saved = 0, failed = 0
+            WHERE id = ? AND state = 'LISTING' AND claimed_until = ? AND "full" = ? AND priority = ? AND next_page = 1
+              AND NOT EXISTS (SELECT 1 FROM sync_items WHERE sync_id = ?)
+            """,
+            (now, sync.sync_id, sync.lease, sync.full, sync.priority, sync.sync_id),
+        )
+        if not ended.rowcount:
+            return False
+        fresh_until = now + timedelta(seconds=fresh_for)
+        execute(
+            f"""
+            UPDATE users SET last_killmail_sync_at = ?, last_killmail_id = ({_LAST_KILLMAIL}), consecutive_failures = 0,
+                list_fresh_until = ?, last_sync_complete = TRUE,
+                next_sync_at = CASE WHEN next_sync_at IS NULL THEN NULL WHEN full_requested THEN ? ELSE ? END
+            WHERE id = ?
+            """,
+            (now, sync.user_id, fresh_until, now, now + cooldown, sync.user_id),
+        )
+    forget_ended(sync.user_id)
+    return True
+
+
 def _last_killmail_id(user_id: int) -> int | None:
-    row = execute(
-        """
-        SELECT u.killmail_id FROM user_killmails u
-        WHERE u.user_id = ? AND EXISTS (SELECT 1 FROM killmails k WHERE k.killmail_id = u.killmail_id)
-        ORDER BY u.killmail_id DESC LIMIT 1
-        """,
-        (user_id,),
-    ).fetchone()
+    row = execute(_LAST_KILLMAIL, (user_id,)).fetchone()
     return row[0] if row else None
 
 

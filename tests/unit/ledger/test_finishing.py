@@ -18,6 +18,7 @@ from tests.unit.ledger.world import (
     finished,
     joined,
     listed,
+    lose_leases,
     opened,
     reading,
     rejected,
@@ -179,3 +180,54 @@ def test_a_queued_sync_of_an_earlier_hour_is_not_taken_for_a_done_one(user):
 
 def _progress(sync_id: int) -> Progress:
     return ledger.sync_progress([sync_id])[sync_id]
+
+
+def test_a_sync_with_nothing_new_ends_in_one_go(user):
+    first = listed(user, [1, 2])
+    stored(1)
+    stored(2)
+    finished(first)
+    User.update(consecutive_failures=2, full_requested=False, last_sync_complete=False).execute()
+    sync = reading(user, force=True)
+    before = utcnow()
+
+    assert ledger.finish_unchanged(sync, fresh_for=300.0, cooldown=COOLDOWN)
+
+    row, after = sync_row(sync.sync_id), user_row(user)
+    assert (row.state, row.claimed_until, row.saved, row.failed, row.error) == (SyncState.FINISHED, None, 0, 0, None)
+    assert row.finished_at >= before
+    assert (after.last_killmail_id, after.consecutive_failures, after.last_sync_complete) == (2, 0, True)
+    assert after.last_killmail_sync_at == row.finished_at
+    assert after.next_sync_at == row.finished_at + COOLDOWN
+    assert (after.list_fresh_until - row.finished_at).total_seconds() == 300
+    assert ledger.finalize(sync.sync_id, COOLDOWN) is None, "it has ended once"
+
+
+@pytest.mark.parametrize("wish", [{"full": True}, {"trigger": Trigger.LOGIN}])
+def test_what_was_asked_for_meanwhile_ends_it_the_long_way(user, wish):
+    sync = reading(user)
+    joined(user, **wish)
+    assert not ledger.finish_unchanged(sync, fresh_for=0.0, cooldown=COOLDOWN)
+    assert sync_row(sync.sync_id).state == SyncState.LISTING
+
+
+def test_who_lost_the_lease_ends_nothing_in_one_go(user):
+    sync = reading(user)
+    lose_leases()
+    ledger.claim_sync(sync.sync_id)
+    before = user_row(user).last_killmail_sync_at
+    assert not ledger.finish_unchanged(sync, fresh_for=0.0, cooldown=COOLDOWN)
+    assert (sync_row(sync.sync_id).state, user_row(user).last_killmail_sync_at) == (SyncState.LISTING, before)
+
+
+def test_a_list_half_read_is_not_unchanged(user):
+    sync = add_page(reading(user), [1], pages=2).sync
+    stored(1)
+    assert not ledger.finish_unchanged(sync, fresh_for=0.0, cooldown=COOLDOWN)
+
+
+def test_a_user_who_may_not_be_synced_any_more_stays_so_in_one_go(user):
+    sync = reading(user)
+    User.update(next_sync_at=None).execute()
+    assert ledger.finish_unchanged(sync, fresh_for=0.0, cooldown=COOLDOWN)
+    assert user_row(user).next_sync_at is None
