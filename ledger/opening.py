@@ -101,16 +101,16 @@ def open_due_syncs(limit: int) -> list[int]:
                                next_page, found, skipped, saved, failed, attempts)
             SELECT id, 'SCHEDULE', ?, whole, 'QUEUED', ?, ?, 1, 0, 0, 0, 0, 0 FROM due WHERE TRUE
             ON CONFLICT DO NOTHING
-            RETURNING id, user_id
+            RETURNING id, user_id, "full"
             """,
             (now - FULL_WALK_EVERY, now, limit, PRIORITY_OF_TRIGGER[Trigger.SCHEDULE], now, now),
         ).fetchall()
-        users = [user_id for _, user_id in rows]
+        users = [user_id for _, user_id, whole in rows if whole]
         if users:
             execute(
                 f"UPDATE users SET full_requested = FALSE WHERE full_requested AND id IN ({placeholders(users)})", users
             )
-    return [sync_id for sync_id, _ in rows]
+    return [sync_id for sync_id, _, _ in rows]
 
 
 def _locked_user(user_id: int) -> User | None:
