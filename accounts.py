@@ -73,6 +73,7 @@ def eligible(user: User) -> bool:
 
 
 def token_state(user: User) -> TokenState:
+    """What a user has to do before syncs go on: nothing, log in again, or log in and allow the scope."""
     if eligible(user):
         return TokenState.OK
     if user.needs_login_reason is None and not has_scope(user):

@@ -75,6 +75,7 @@ def _was_cut(connection: Any) -> bool:
 
 
 def is_sqlite() -> bool:
+    """Which engine `db` is bound to."""
     return isinstance(db.obj, PooledSqliteDatabase)
 
 

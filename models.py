@@ -59,6 +59,8 @@ class FetchState(StrEnum):
 
 
 class Table(Model):
+    """What all tables share: the database, and names that are the classes'."""
+
     class Meta:
         database = db
         legacy_table_names = False
@@ -98,6 +100,8 @@ User.add_index(User.index(User.next_sync_at, where=User.next_sync_at.is_null(Fal
 
 
 class Killmail(Table):
+    """One killmail, once, whoever listed it."""
+
     killmail_id: Any = BigIntegerField(primary_key=True)
     killmail_hash: Any = CharField(max_length=40)
     killmail_time: Any = DateTimeField()
@@ -114,6 +118,8 @@ class Killmail(Table):
 
 
 class Victim(Table):
+    """A killmail's victim."""
+
     killmail: Any = ForeignKeyField(Killmail, primary_key=True, backref="victims", on_delete="CASCADE")
     character_id: Any = BigIntegerField(null=True)
     corporation_id: Any = BigIntegerField(null=True)

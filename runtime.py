@@ -13,12 +13,14 @@ from tokens import TokenCipher
 
 @cache
 def esi() -> EsiClient:
+    """The ESI client of this process."""
     config = settings.current()
     return EsiClient(config.esi_url, config.user_agent, config.esi_compatibility_date)
 
 
 @cache
 def sso() -> SsoClient:
+    """The SSO client of this process. Raises SettingsError where no application is configured."""
     config = settings.current()
     return SsoClient(
         config.sso_url, config.eve_client_id, config.eve_client_secret, config.eve_callback_url, config.user_agent
@@ -27,9 +29,11 @@ def sso() -> SsoClient:
 
 @cache
 def limiter() -> Limiter:
+    """The limiter of this process; all processes decide on the same rows."""
     return Limiter(settings.current().esi_requests_per_second)
 
 
 @cache
 def cipher() -> TokenCipher:
+    """What encrypts tokens at rest."""
     return TokenCipher(settings.current().token_keys)

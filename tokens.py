@@ -166,6 +166,7 @@ def login_needed(user: User) -> str | None:
 
 
 def has_scope(user: User) -> bool:
+    """Whether the last login allowed reading killmails."""
     return KILLMAIL_SCOPE in user.scopes.split()
 
 

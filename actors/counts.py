@@ -25,6 +25,8 @@ CONNECT_TIMEOUT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class QueueCount:
+    """One queue: messages ready, delayed and dead, and who consumes it."""
+
     queue_name: str
     message_count: int
     consumer_count: int
@@ -50,6 +52,7 @@ def check_broker() -> None:
 
 
 def connect(rabbitmq: RabbitmqBroker) -> pika.BlockingConnection:
+    """A connection of the caller's own, to be closed by it. Raises BrokerUnreachable."""
     # A connection of its own: the broker's belong to the threads that send.
     parameters: Any = copy(rabbitmq.parameters)
     parameters.socket_timeout = CONNECT_TIMEOUT

@@ -27,6 +27,7 @@ class Context:
 
 
 def context_of(info: GraphQLResolveInfo[Any]) -> Context:
+    """The request that a resolver works for."""
     context: Context = info.context
     return context
 

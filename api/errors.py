@@ -26,6 +26,8 @@ class ApiError(GraphQLError):
 
 
 class Unauthenticated(ApiError):
+    """Nobody is signed in, or the session has ended."""
+
     code = "UNAUTHENTICATED"
 
     def __init__(self) -> None:
@@ -33,14 +35,20 @@ class Unauthenticated(ApiError):
 
 
 class BadUserInput(ApiError):
+    """An argument is not what the field takes; the text names it and says what is expected."""
+
     code = "BAD_USER_INPUT"
 
 
 class RateLimited(ApiError):
+    """Too much was asked for, in one request or in a minute."""
+
     code = "RATE_LIMITED"
 
 
 class Unavailable(ApiError):
+    """A part of the system is away; trying again later helps."""
+
     code = "UNAVAILABLE"
 
 

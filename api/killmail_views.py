@@ -85,6 +85,8 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class PositionView:
+    """Metres, in the solar system."""
+
     x: float
     y: float
     z: float
@@ -92,6 +94,8 @@ class PositionView:
 
 @dataclass(frozen=True, slots=True)
 class VictimView:
+    """Who and what was lost; ids are None where ESI names none."""
+
     character: Entity | None
     corporation: Entity | None
     alliance: Entity | None
@@ -103,6 +107,8 @@ class VictimView:
 
 @dataclass(frozen=True, slots=True)
 class AttackerView:
+    """One attacker, in the order ESI lists them."""
+
     character: Entity | None
     corporation: Entity | None
     alliance: Entity | None
@@ -116,6 +122,8 @@ class AttackerView:
 
 @dataclass(frozen=True, slots=True)
 class ItemView:
+    """One stack, with what lay in it."""
+
     type: Entity | None
     flag: int
     singleton: int
@@ -157,6 +165,7 @@ class KillmailView:
 
 
 def build(rows: Sequence[Row], named_fields: frozenset[str]) -> list[KillmailView]:
+    """Views of these rows, in their order; `named_fields`: which names the query asks for."""
     ids = [row[0] for row in rows]
     attackers = _attacker_rows(ids, named_fields)
     items = _item_rows(ids) if named_fields & {"items", "value"} else {}

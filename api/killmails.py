@@ -104,6 +104,7 @@ def newer_page_of(
 
 
 def count_of(viewer: User, chosen: Filter) -> int:
+    """How many of the viewer's killmails the filter leaves."""
     return int(chosen.apply(_mine(viewer, fn.COUNT(1)), viewer).scalar())
 
 

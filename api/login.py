@@ -43,12 +43,16 @@ class LoginUnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoginUrl:
+    """Where the browser goes, and the state it must bring back."""
+
     url: str
     state: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
+    """Who logged in, and what came of the sync that was asked for."""
+
     user: User
     sync: SyncRequest
 

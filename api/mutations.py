@@ -23,12 +23,16 @@ mutation = ObjectType("Mutation")
 
 @dataclass(frozen=True, slots=True)
 class AuthPayload:
+    """What `authenticateWithCode` answers."""
+
     user: User
     sync: syncs.SyncView | None
 
 
 @dataclass(frozen=True, slots=True)
 class SyncPayload:
+    """What `syncMyKillmails` answers."""
+
     sync: syncs.SyncView | None
     queued: bool
     message: str
@@ -36,12 +40,15 @@ class SyncPayload:
 
 @dataclass(frozen=True, slots=True)
 class UnlinkPayload:
+    """What `unlinkCharacter` answers."""
+
     unlinked: bool
     message: str
 
 
 @mutation.field("login")
 def resolve_login(_root: Any, info: Info) -> login.LoginUrl:
+    """Begin a login; the state is kept in this session."""
     try:
         return login.begin(context_of(info).system)
     except login.LoginUnavailableError as error:
@@ -50,6 +57,7 @@ def resolve_login(_root: Any, info: Info) -> login.LoginUrl:
 
 @mutation.field("authenticateWithCode")
 def resolve_authenticate_with_code(_root: Any, info: Info, code: str, state: str) -> AuthPayload:
+    """End a login. Raises BadUserInput, Unavailable."""
     try:
         logged_in = login.finish(context_of(info).system, code, state)
     except login.LoginRefusedError as error:
@@ -61,6 +69,7 @@ def resolve_authenticate_with_code(_root: Any, info: Info, code: str, state: str
 
 @mutation.field("syncMyKillmails")
 def resolve_sync_my_killmails(_root: Any, info: Info, full: bool | None = False) -> SyncPayload:
+    """Ask for a sync of the viewer. Raises Unauthenticated."""
     viewer = viewer_of(info)
     request = context_of(info).system.request_sync(viewer.id, Trigger.WEB, full=bool(full))
     return SyncPayload(_sync_of(viewer, request), request.queued, request.message)
@@ -68,6 +77,7 @@ def resolve_sync_my_killmails(_root: Any, info: Info, full: bool | None = False)
 
 @mutation.field("unlinkCharacter")
 def resolve_unlink_character(_root: Any, info: Info) -> UnlinkPayload:
+    """Forget the viewer for good. Raises Unauthenticated."""
     viewer = viewer_of(info)
     system = context_of(info).system
     revoked = accounts.unlink(viewer.id, system.sso, system.cipher)
@@ -77,6 +87,7 @@ def resolve_unlink_character(_root: Any, info: Info) -> UnlinkPayload:
 
 @mutation.field("logout")
 def resolve_logout(_root: Any, info: Info) -> bool:
+    """End every session of the viewer. Raises Unauthenticated."""
     viewer_of(info)
     sign_out()
     return True

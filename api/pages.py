@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PageInfo:
+    """Relay's PageInfo, forwards only."""
+
     has_next_page: bool
     has_previous_page: bool
     start_cursor: str | None
@@ -26,12 +28,16 @@ class PageInfo:
 
 @dataclass(frozen=True, slots=True)
 class Edge(Generic[T]):
+    """A node and the cursor behind it."""
+
     cursor: str
     node: T
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
+    """A connection in Relay's form, with its nodes by themselves, too."""
+
     edges: Sequence[Edge[T]]
     page_info: PageInfo
 
@@ -62,6 +68,7 @@ def check_first(first: int | None) -> int:
 
 
 def encode_cursor(kind: str, node_id: int) -> str:
+    """An opaque text; `kind` keeps one list from taking the cursors of another."""
     return base64.urlsafe_b64encode(f"{kind}:{node_id}".encode()).decode().rstrip("=")
 
 

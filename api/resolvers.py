@@ -31,16 +31,19 @@ item_type = ObjectType("Item")
 
 @query.field("me")
 def resolve_me(_root: Any, info: Info) -> User | None:
+    """The viewer, or None signed out."""
     return context_of(info).viewer
 
 
 @query.field("workerStatus")
 def resolve_worker_status(_root: Any, info: Info) -> Sequence[QueueCount]:
+    """All queues. Raises Unavailable."""
     return queue_status(context_of(info).system)
 
 
 @query.field("killmail")
 def resolve_killmail(_root: Any, info: Info, id: str) -> KillmailView | None:
+    """One of the viewer's killmails, or None. Raises BadUserInput, Unauthenticated."""
     context = context_of(info)
     return killmails.one_of(viewer_of(info), parse_id(id, "id"), context.named_fields, context.rows.spend)
 
@@ -74,6 +77,7 @@ class KillmailConnection:
 def resolve_killmails(
     _root: Any, info: Info, first: int | None = None, after: str | None = None, filter: dict[str, Any] | None = None
 ) -> KillmailConnection:
+    """A page of the viewer's killmails, newest first. Raises BadUserInput, Unauthenticated."""
     viewer = viewer_of(info)
     chosen = killmails.Filter.of_input(filter or {})
     before_id = None if after is None else decode_cursor(killmails.CURSOR, after)
@@ -86,37 +90,44 @@ def resolve_killmails(
 
 @query.field("syncs")
 def resolve_syncs(_root: Any, info: Info, first: int | None = None, after: str | None = None) -> Page[syncs.SyncView]:
+    """A page of the viewer's syncs, newest first. Raises BadUserInput, Unauthenticated."""
     before_id = None if after is None else decode_cursor(syncs.CURSOR, after)
     return syncs.page_of(viewer_of(info), check_first(first), before_id, after)
 
 
 @user_type.field("scopes")
 def resolve_scopes(user: User, _info: Info) -> list[str]:
+    """The scopes that the last login granted."""
     return list(user.scopes.split())
 
 
 @user_type.field("tokenState")
 def resolve_token_state(user: User, _info: Info) -> str:
+    """The name of the user's token state."""
     return accounts.token_state(user).value
 
 
 @user_type.field("coolDownEndsAt")
 def resolve_cool_down_ends_at(user: User, info: Info) -> datetime | None:
+    """When the next sync may be asked for (naive UTC); None where it may be now."""
     return syncs.cool_down_ends_at(user, context_of(info).system.settings.sync_cooldown_minutes)
 
 
 @user_type.field("currentSync")
 def resolve_current_sync(user: User, _info: Info) -> syncs.SyncView | None:
+    """The active sync, or None."""
     return syncs.active_of([user.id]).get(user.id)
 
 
 @killmail_type.field("isLoss")
 def resolve_is_loss(killmail: KillmailView, info: Info) -> bool:
+    """Whether the viewer is the victim."""
     return killmail.is_loss_of(viewer_of(info).character_id)
 
 
 @killmail_type.field("attackers")
 def resolve_attackers(killmail: KillmailView, info: Info, first: int | None = None) -> Sequence[AttackerView]:
+    """The first attackers, in ESI's order. Raises BadUserInput, RateLimited."""
     if first is not None and first < 0:
         raise BadUserInput("first must not be negative.")
     attackers = killmail.attackers[:first]
@@ -127,5 +138,6 @@ def resolve_attackers(killmail: KillmailView, info: Info, first: int | None = No
 @killmail_type.field("items")
 @item_type.field("items")
 def resolve_items(holder: KillmailView | ItemView, info: Info) -> Sequence[ItemView]:
+    """What the victim carried, or what lay in a container."""
     context_of(info).rows.spend(len(holder.items))
     return holder.items

@@ -42,17 +42,20 @@ def parse_date_time(value: Any) -> datetime:
 
 @date_time.literal_parser
 def parse_date_time_literal(node: ValueNode, _variables: Any = None) -> datetime:
+    """`parse_date_time`, for a value in the document."""
     moment: datetime = parse_date_time(node.value if isinstance(node, StringValueNode) else None)
     return moment
 
 
 @big_int.serializer
 def serialize_big_int(value: int) -> int:
+    """A number as it is: JSON has no bound."""
     return value
 
 
 @big_int.value_parser
 def parse_big_int(value: Any) -> int:
+    """A signed 64-bit integer. Raises GraphQLError."""
     if type(value) is not int or not -MAX_ID - 1 <= value <= MAX_ID:
         raise GraphQLError("BigInt is a whole number of at most 64 bits.")
     return value
@@ -60,5 +63,6 @@ def parse_big_int(value: Any) -> int:
 
 @big_int.literal_parser
 def parse_big_int_literal(node: ValueNode, _variables: Any = None) -> int:
+    """`parse_big_int`, for a value in the document."""
     value: int = parse_big_int(int(node.value) if isinstance(node, IntValueNode) and len(node.value) <= 20 else None)
     return value

@@ -62,6 +62,7 @@ def form_token() -> str:
 
 
 def is_form_token(token: str) -> bool:
+    """Whether a form was made for this session."""
     return _CSRF in session and hmac.compare_digest(str(session[_CSRF]).encode(), token.encode())
 
 

@@ -25,6 +25,8 @@ _LOST = "CASE WHEN v.character_id = ? THEN 1 ELSE 0 END"
 
 @dataclass(frozen=True, slots=True)
 class Day:
+    """Kills and losses of one day."""
+
     day: date
     kills: int
     losses: int
@@ -81,6 +83,7 @@ def hours(viewer: User) -> list[Hour]:
 
 
 def ships_lost(viewer: User) -> list[Ranked]:
+    """The ships the viewer lost most often."""
     return _top(
         "v.ship_type_id", f"{_MINE} WHERE u.user_id = ? AND v.character_id = ?", (viewer.id, viewer.character_id)
     )
@@ -97,6 +100,7 @@ def ships_flown(viewer: User) -> list[Ranked]:
 
 
 def systems(viewer: User) -> list[Ranked]:
+    """The systems with most of the viewer's killmails."""
     return _top("k.solar_system_id", f"{_MINE} WHERE u.user_id = ?", (viewer.id,))
 
 

@@ -109,6 +109,7 @@ def load(sync_ids: Iterable[int]) -> dict[int, SyncView]:
 
 
 def one_of(viewer: User, sync_id: int) -> SyncView | None:
+    """One of the viewer's syncs, or None."""
     views = _views(Sync.select().where((Sync.id == sync_id) & (Sync.user == viewer.id)))
     return views[0] if views else None
 
@@ -134,6 +135,7 @@ def cool_down_ends_at(user: User, cooldown_minutes: int) -> datetime | None:
 
 
 def count_of(viewer: User) -> int:
+    """How many syncs of the viewer are kept."""
     return int(Sync.select().where(Sync.user == viewer.id).count())
 
 

@@ -27,6 +27,7 @@ blueprint = Blueprint("graphql", __name__)
 
 @blueprint.before_request
 def refuse_foreign_origins() -> None:
+    """Answer 403 to another site's page: the browser would send our cookie along."""
     if not is_own_origin(request, system.current().settings):
         abort(403)
 

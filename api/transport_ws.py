@@ -73,6 +73,7 @@ def refuse_foreign_origins() -> None:
 
 @sock.route("/graphql", bp=blueprint)  # type: ignore[untyped-decorator]
 def serve(ws: Any) -> None:
+    """One socket, from its handshake to its end, in a thread of its own."""
     user, owner = current_user(), user_or_address()
     if not db.is_closed():
         db.close()  # a socket lives for hours; connections are for work

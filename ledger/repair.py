@@ -18,6 +18,8 @@ BATCH = 5000
 
 @dataclass(frozen=True, slots=True)
 class SyncToSend:
+    """A sync that no message is on its way for."""
+
     sync_id: int
     priority: int
 

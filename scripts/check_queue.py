@@ -19,6 +19,7 @@ WATCH_SECONDS = 2.0
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Print one look, or many. Raises command.Failure."""
     migrations.check()
     if arguments.dead or arguments.replay:
         _dead_letters(arguments, settings)

@@ -103,6 +103,7 @@ def read_addresses(arguments: argparse.Namespace) -> settings.Settings:
 
 
 def own_secrets() -> dict[str, str]:
+    """Keys for one run: nothing of the caller's is used."""
     return {"SECRET_KEY": secrets.token_urlsafe(48), "TOKEN_KEYS": Fernet.generate_key().decode()}
 
 
@@ -250,6 +251,7 @@ def connected(database_url: str) -> Iterator[None]:
 
 
 def main(arguments: argparse.Namespace, config: settings.Settings) -> None:
+    """Run the demo to its end, or until Ctrl-C. Raises command.Failure."""
     console = Console(highlight=False)
     once = os.environ.get("ONCE") == "1" or not sys.stdout.isatty()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `finally`: no process stays behind

@@ -12,6 +12,7 @@ from settings import Settings
 
 
 def main(arguments: argparse.Namespace, _settings: Settings) -> None:
+    """Apply what is missing, and say what was applied. Raises SchemaError on a newer schema."""
     applied = migrations.upgrade()
     if arguments.json:
         print(json.dumps({"applied": applied}))

@@ -32,6 +32,7 @@ class Line:
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Queue the users and tell what came of each. Raises command.Failure."""
     migrations.check()
     with db.connection_context():
         users = _users(arguments.character)

@@ -17,6 +17,7 @@ blueprint = Blueprint("auth", __name__)
 @blueprint.get("/login")
 @limiter.limit(LOGIN_LIMIT)
 def begin() -> Response:
+    """Send the browser to the SSO."""
     try:
         return redirect(login.begin(system.current()).url)
     except login.LoginUnavailableError as error:
@@ -26,6 +27,7 @@ def begin() -> Response:
 @blueprint.get("/auth/callback")
 @limiter.limit(LOGIN_LIMIT)
 def callback() -> Response:
+    """Take the browser back from the SSO, and on to the dashboard."""
     if "error" in request.args:
         return message_page(400, "Login cancelled", "EVE SSO says the login was cancelled. Nothing has changed.")
     try:
@@ -41,6 +43,7 @@ def callback() -> Response:
 
 @blueprint.post("/logout")
 def logout() -> Response:
+    """End every session of this pilot."""
     require_form_token()
     sign_out()
     return redirect(url_for("pages.index"))

@@ -70,4 +70,5 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:
+    """End the events' threads with the process."""
     events.close()

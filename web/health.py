@@ -48,6 +48,7 @@ class Readiness:
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
+    """200 as long as this process answers at all."""
     return jsonify({"status": "ok"})
 
 

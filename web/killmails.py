@@ -38,6 +38,7 @@ blueprint = Blueprint("killmails", __name__, url_prefix="/killmails")
 
 @blueprint.get("")
 def index() -> str | AnyResponse:
+    """A page of the viewer's killmails, filtered by the URL."""
     user = current_user()
     if user is None:
         return redirect(url_for("pages.index"))
@@ -59,6 +60,7 @@ def index() -> str | AnyResponse:
 
 @blueprint.get("/<int:killmail_id>")
 def show(killmail_id: int) -> str | AnyResponse:
+    """One killmail."""
     user = current_user()
     if user is None:
         return redirect(url_for("pages.index"))
@@ -81,6 +83,7 @@ def show(killmail_id: int) -> str | AnyResponse:
 
 @blueprint.get("/<int:killmail_id>.json")
 def raw(killmail_id: int) -> AnyResponse:
+    """One killmail as JSON, in ESI's form."""
     user = current_user()
     if user is None:
         return redirect(url_for("pages.index"))
@@ -91,6 +94,7 @@ def raw(killmail_id: int) -> AnyResponse:
 @blueprint.get("/export.<any(csv, json):kind>")
 @limiter.limit(EXPORT_LIMIT, key_func=user_or_address)
 def download(kind: str) -> AnyResponse:
+    """All killmails that the filter leaves, as a stream of CSV or JSON."""
     user = current_user()
     if user is None:
         return redirect(url_for("pages.index"))

@@ -101,5 +101,6 @@ class Metrics:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
+    """Prometheus' text format."""
     counted = current_app.extensions.setdefault(EXTENSION, Metrics(system.current()))
     return Response(counted.text(), content_type=CONTENT_TYPE_LATEST)

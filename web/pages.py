@@ -29,6 +29,7 @@ blueprint = Blueprint("pages", __name__)
 
 @blueprint.get("/")
 def index() -> str:
+    """The dashboard, or what this is all about for who is signed out."""
     user = current_user()
     renew_session()
     if user is None:
@@ -54,6 +55,7 @@ def index() -> str:
 
 @blueprint.get("/pictures")
 def show_pictures() -> str | Response:
+    """Ninety days in pictures."""
     user = current_user()
     if user is None:
         return redirect(url_for("pages.index"))
@@ -77,6 +79,7 @@ def show_pictures() -> str | Response:
 @blueprint.post("/sync")
 @limiter.limit(MUTATION_LIMIT, key_func=user_or_address)
 def sync() -> Response:
+    """The dashboard's buttons, without JavaScript."""
     require_form_token()
     user = current_user()
     if user is not None:
@@ -87,6 +90,7 @@ def sync() -> Response:
 
 @blueprint.get("/unlink")
 def confirm_unlink() -> str | Response:
+    """What exactly would go."""
     user = current_user()
     if user is None:
         return redirect(url_for("pages.index"))
@@ -96,6 +100,7 @@ def confirm_unlink() -> str | Response:
 @blueprint.post("/unlink")
 @limiter.limit(MUTATION_LIMIT, key_func=user_or_address)
 def unlink() -> Response:
+    """Forget the pilot for good, and say so."""
     require_form_token()
     user = current_user()
     if user is None:

@@ -40,6 +40,8 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Label:
+    """A text in a picture, and where it stands."""
+
     x: float
     y: float
     text: str

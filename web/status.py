@@ -12,4 +12,5 @@ blueprint = Blueprint("status", __name__)
 
 @blueprint.get("/status")
 def show() -> str:
+    """The operator's page."""
     return render_template("status.html", user=current_user(), now=operations.of_this_app(system.current()))
