@@ -92,20 +92,19 @@ def unlink(user_id: int, sso: Revoker, cipher: TokenCipher) -> bool:
     An SSO outage or a lost TOKEN_KEYS keeps nobody from leaving: False says that the SSO may still know the token,
     which nobody has any more. Nothing happens if the user is gone already.
     """
-    revoked, user = True, _with_token(user_id)
-    while user is not None and user.refresh_token is not None:
-        revoked = _revoke(user, sso, cipher)
-        if ledger.unlink(user_id, holding=user.refresh_token):
-            return revoked
-        # A refresh, or a login, has stored another one meanwhile: that one has to go, too.
-        user = _with_token(user_id)
-    ledger.unlink(user_id)
+    columns = (User.id, User.character_id, User.refresh_token)
+    query = User.select(*columns).where(User.id == user_id)
+    user: User | None = query.get_or_none()
+    leaving, revoked = user, True
+    # SQLite gives the id of a deleted user to the next one, who has asked for nothing.
+    while user is not None and leaving is not None and user.character_id == leaving.character_id:
+        if user.refresh_token is not None:
+            revoked = _revoke(user, sso, cipher)
+        if ledger.unlink(user_id, as_read=(user.character_id, user.refresh_token)):
+            break
+        # A refresh, or a login, has stored another token meanwhile: that one has to go, too.
+        user = query.get_or_none()
     return revoked
-
-
-def _with_token(user_id: int) -> User | None:
-    user: User | None = User.select(User.id, User.refresh_token).where(User.id == user_id).get_or_none()
-    return user
 
 
 def _revoke(user: User, sso: Revoker, cipher: TokenCipher) -> bool:

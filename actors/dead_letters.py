@@ -66,10 +66,19 @@ def replay() -> tuple[int, int]:
                     unreadable += 1
                     continue
                 options = {name: value for name, value in message.options.items() if name not in SPENT_OPTIONS}
+                if not _can_be_sent(options):
+                    unreadable += 1
+                    continue
                 broker.enqueue(dramatiq.Message(**{**message.asdict(), "queue_name": queue_name, "options": options}))
                 channel.basic_ack(tag)
                 sent += 1
     return sent, unreadable
+
+
+def _can_be_sent(options: dict[str, Any]) -> bool:
+    """Whether RabbitMQ's client takes the priority that a stranger wrote."""
+    priority = options.get("broker_priority")
+    return priority is None or (type(priority) is int and 0 <= priority <= queues.MAX_PRIORITY)
 
 
 @contextmanager
@@ -111,9 +120,14 @@ def _read(queue_name: str, body: bytes) -> DeadLetter:
     reason = "its actor failed; the log of that time says why" if known else "no actor of this name"
     traceback = str(message.options.get("traceback") or "")
     error = _exception(traceback) or reason
-    return DeadLetter(
-        queue_name, message.actor_name, tuple(message.args), from_epoch(message.message_timestamp / 1000), error[:200]
-    )
+    return DeadLetter(queue_name, message.actor_name, tuple(message.args), _sent_at(message), error[:200])
+
+
+def _sent_at(message: dramatiq.Message[Any]) -> datetime | None:
+    try:
+        return from_epoch(message.message_timestamp / 1000)
+    except (ValueError, OverflowError, OSError):  # no time that there is: somebody else's unit
+        return None
 
 
 def _exception(traceback: str) -> str:

@@ -47,12 +47,22 @@ def dispatch_now() -> int:
     upcoming = ledger.upcoming()
     interactive = limiter.allowance(KILLMAIL, THIS_ADDRESS, background=False, upcoming=upcoming)
     background = limiter.allowance(KILLMAIL, THIS_ADDRESS, background=True, upcoming=upcoming)
+    if interactive.probe and _status_goes_first():
+        return 0
     allowed = ledger.Allowed(interactive.requests, background.requests, probe=interactive.probe)
     outgoing = ledger.dispatch(allowed, window())
     sent = _send(outgoing)
     wakes = [_blocked_until(interactive, interactive=True), _blocked_until(background, interactive=False)]
     wake_for(min((at for at in [*wakes, ledger.next_due()] if at is not None), default=None))
     return sent
+
+
+def _status_goes_first() -> bool:
+    """Whether `/status` is asked, and no killmail sent, to find out if ESI is up; who asks dispatches then."""
+    from actors.downtime import ask_whether_up
+
+    anything = ledger.has_pending(interactive=True) or ledger.has_pending(interactive=False)
+    return anything and runtime.limiter().is_status_due() and sending.send(ask_whether_up)
 
 
 def wake_for(at: datetime | None) -> None:

@@ -83,10 +83,10 @@ def _asks_everybody(error: EsiError | MalformedKillmail) -> bool:
 def _fell_to_downtime(held: Held, error: EsiError | MalformedKillmail) -> bool:
     """Whether the road is closed for failures like this one, and for others' than this.
 
-    A probe's failure alone keeps the road closed, so that its killmail pays for it. Given back for nothing, one that
-    always fails would be the next probe again, and close ESI to everybody for ever.
+    Where `/status` has just answered, a probe's failure alone keeps the road closed, so that its killmail pays for it.
+    Given back for nothing, one that always fails would be the next probe again, and close ESI to everybody for ever.
     """
-    return isinstance(error, EsiDowntime | EsiTransport) and not held.permit.is_probe and runtime.limiter().is_down()
+    return isinstance(error, EsiDowntime | EsiTransport) and not held.permit.is_vouched and runtime.limiter().is_down()
 
 
 def _claims() -> FetchClaims:

@@ -22,7 +22,7 @@ class PriorityMessages(queue.Queue[bytes]):
         return len(self._waiting)
 
     def _put(self, item: bytes) -> None:
-        priority = dramatiq.Message.decode(item).options.get("broker_priority", 0)
+        priority = dramatiq.Message.decode(item).options.get("broker_priority") or 0
         heapq.heappush(self._waiting, (-priority, next(self._order), item))
 
     def _get(self) -> bytes:

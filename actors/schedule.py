@@ -17,7 +17,6 @@ import runtime
 import settings
 from actors import sending
 from actors.dispatching import dispatch_now
-from actors.downtime import ask_whether_up
 from actors.names import names_wanted, resolve_names
 from actors.prices import refresh_prices
 from actors.queues import FIRST, MAINTENANCE, SECOND
@@ -71,6 +70,8 @@ def tend_ledger() -> None:
 
 def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     """One look at everything that may have been left behind."""
+    if unbelievable := ledger.draw_near():
+        logger.warning("%s leases and waits ended years ahead; they are over now", unbelievable)
     taken_back = ledger.take_back_expired()
     if taken_back:
         logger.warning("%s killmails whose message or worker went away are pending again", taken_back)
@@ -81,7 +82,6 @@ def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
         send_sync(sync.sync_id, sync.priority)
     for sync_id in ledger.ready_to_finish():
         sending.send(finalize_sync, sync_id, priority=FINALIZE_PRIORITY)
-    ask_whether_up()
     # A character's bucket is made anew when its list is read again; nobody reads that of a pilot who left.
     runtime.limiter().forget_idle(CHAR_KILLMAIL)
     if names_wanted():

@@ -185,11 +185,9 @@ class ListReader:
                 publish(SyncFinished(self.sync.sync_id))
                 return
         ended = ledger.end_listing(self.sync, etag=self.user.list_etag, fresh_for=page.fresh_for, complete=True)
-        if (
-            ended
-            and self.sync.priority >= INTERACTIVE_PRIORITY
-            and ledger.retry_given_up(self.user.id, self.sync.priority)
-        ):
+        # As of now: a pilot may have joined while ESI was asked.
+        priority = ledger.priority_of(self.sync.sync_id)
+        if ended and priority >= INTERACTIVE_PRIORITY and ledger.retry_given_up(self.user.id, priority):
             dispatch_now()
         if ended:
             finish_if_complete([self.sync.sync_id])

@@ -37,7 +37,7 @@ BATCH = 500
 MAX_WAITING = 10_000
 #: Seconds between two looks at a sync that moves, and between looks at everybody's session.
 PROGRESS_SECONDS = 0.34
-SESSION_SECONDS = 30.0
+SESSION_SECONDS = 5.0
 #: Seconds the sockets get to say goodbye when the process stops.
 CLOSE_SECONDS = 2.0
 

@@ -17,6 +17,7 @@ from flask import current_app
 from api.system import QueueCount, Road, System
 from database import execute, from_epoch, utcnow
 from esi import rate_store
+from settings import KILLMAIL_SCOPE
 
 #: Seconds an answer is shown again.
 FRESH_SECONDS = 3.0
@@ -109,9 +110,10 @@ def read(system: System) -> Operations:
         ledger=_counts("SELECT state, COUNT(*) FROM ledger GROUP BY state"),
         syncs=_counts("SELECT state, COUNT(*) FROM syncs WHERE finished_at IS NULL GROUP BY state"),
         users=_counts(
-            """
+            f"""
             SELECT CASE WHEN next_sync_at IS NOT NULL THEN 'ok'
-                        WHEN needs_login_reason IS NOT NULL THEN 'needs login' ELSE 'scope missing' END, COUNT(*)
+                        WHEN needs_login_reason IS NULL AND REPLACE(scopes, '{KILLMAIL_SCOPE}', '') = scopes
+                        THEN 'scope missing' ELSE 'needs login' END, COUNT(*)
             FROM users GROUP BY 1
             """
         ),

@@ -67,9 +67,11 @@ def after_answer(spent: Spent, status: int, rates: RateHeaders, now: float) -> C
     return change
 
 
-def after_silence(spent: Spent, now: float) -> Change | None:
-    """It was sent and not answered: ESI may have charged it, at any time until now."""
-    return (lambda bucket: _charged(bucket, spent, spent.cost, now)) if spent.is_late(now) else None
+def after_silence(spent: Spent, now: float, price: int) -> Change | None:
+    """It was sent and not answered: ESI may have charged it, at any time until now, with the `price` of a success."""
+    if price == spent.cost and not spent.is_late(now):
+        return None
+    return lambda bucket: _charged(bucket, spent, max(price, spent.cost), now)
 
 
 def never_sent(spent: Spent) -> Change:

@@ -143,6 +143,15 @@ class Limiter:
         """Whether ESI was found down, and nothing has succeeded since."""
         return is_down(rate_store.read("", self._clock).gates.get(DOWNTIME))
 
+    def is_status_due(self) -> bool:
+        """Whether ESI was found down, the pause before the next look is over, and `/status` is to have it.
+
+        It has three looks of four: it may fail by itself, and must not keep the others out for ever.
+        """
+        now, gate = rate_store.read_gate(DOWNTIME)
+        its_turn = (gate.failures - DOWNTIME_FAILURES) % 4 < 3
+        return is_down(gate) and 0 < gate.closed_until <= now and its_turn
+
     def unreachable(self) -> None:
         """ESI could not be connected to, before anything was reserved: it counts as a 503 does, whoever it was for."""
         now, gate = rate_store.read_gate(DOWNTIME)
@@ -151,7 +160,7 @@ class Limiter:
             if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN):
                 self._log.closed(DOWNTIME, now, until, DOWN)
         elif gate.closed_until <= now:  # this one would have been the probe
-            rate_store.keep_closed(DOWNTIME, now + probe_pause(gate.failures + 1))
+            rate_store.keep_closed(DOWNTIME, now + probe_pause(gate.failures + 1), at_least=DOWNTIME_FAILURES)
 
     def forget_idle(self, group: RateGroup, limit: int = SWEPT_AT_A_TIME) -> None:
         """Delete buckets of a group that has one for each character, where a new one would be the same.

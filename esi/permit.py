@@ -77,6 +77,12 @@ class RequestPermit:
         """Whether this request finds out if ESI is up again: if it fails, the road stays closed for its failure."""
         return self._reservation.probe
 
+    @property
+    def is_vouched(self) -> bool:
+        """Whether `/status` has just answered, so that what fails now may be this request's own fault."""
+        gate = self._reservation.gates.get(DOWNTIME)
+        return self.is_probe and gate is not None and gate.closed_until == 0
+
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """ESI answered. Closes roads, corrects what was reserved, learns a changed rule."""
         self._use()
@@ -100,7 +106,7 @@ class RequestPermit:
         504."""
         self._use()
         reserved, now = self._reservation, self._reservation.clock.now()
-        change = charges.after_silence(reserved.spent, now) if reserved.spent else None
+        change = charges.after_silence(reserved.spent, now, reserved.group.cost) if reserved.spent else None
         if change is not None:
             change_bucket(reserved, change)
         self._count_downtime(now)
@@ -147,7 +153,7 @@ class RequestPermit:
     def _count_downtime(self, now: float) -> None:
         if self._reservation.probe:
             until = now + probe_pause(self._reservation.failures(DOWNTIME) + 1)
-            rate_store.keep_closed(DOWNTIME, until)
+            rate_store.keep_closed(DOWNTIME, until, at_least=DOWNTIME_FAILURES)
             return
         if self._reservation.failed_before and not self._reservation.failures(DOWNTIME):
             # Others have succeeded since it failed first: it tells of itself, and not of ESI.

@@ -214,11 +214,15 @@ def take_probe(name: str, now: float, until: float) -> bool:
     )
 
 
-def keep_closed(name: str, until: float, reason: str | None = None) -> None:
-    """A probe failed: one failure more, closed until then; for the same reason as before if none is given."""
+def keep_closed(name: str, until: float, reason: str | None = None, *, at_least: int = 1) -> None:
+    """A probe failed: one failure more, closed until then; for the same reason as before if none is given.
+
+    Only with `at_least` so many failures: with less, another one has found the road open since this one left.
+    """
     execute(
-        "UPDATE gates SET failures = failures + 1, closed_until = ?, reason = COALESCE(?, reason) WHERE name = ?",
-        (until, reason, name),
+        "UPDATE gates SET failures = failures + 1, closed_until = ?, reason = COALESCE(?, reason) "
+        "WHERE name = ? AND failures >= ?",
+        (until, reason, name, at_least),
     )
 
 

@@ -28,8 +28,9 @@ CROWDED = "other requests to ESI go first"
 
 #: Seconds after its time within which a road that is closed again was never open.
 STILL_CLOSED_SECONDS = 60.0
-#: 502, 503 or 504 in a row, over all processes, that mean downtime and no accident.
-DOWNTIME_FAILURES = 5
+#: 502, 503, 504 or silence in a row, over all processes, that mean downtime and no accident. As many as a killmail has
+#: tries before its sync ends without it (`ledger/rules.py`): one alone finds it out, too.
+DOWNTIME_FAILURES = 4
 #: Seconds between two probes of a road that is down: ESI's daily restart takes a few minutes.
 FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 15.0, 60.0
 

@@ -39,11 +39,13 @@ from ledger.listing import (
     end_listing,
     fail_sync,
     links_of,
+    priority_of,
     wait_with_sync,
 )
 from ledger.opening import Opened, Outcome, open_due_syncs, open_sync, retry_given_up
 from ledger.repair import (
     SyncToSend,
+    draw_near,
     fail_abandoned,
     mark_unsent,
     reset_unfinished,
@@ -69,6 +71,7 @@ __all__ = [
     "claim_sync",
     "defer",
     "dispatch",
+    "draw_near",
     "end_listing",
     "fail_abandoned",
     "fail_sync",
@@ -83,6 +86,7 @@ __all__ = [
     "next_due",
     "open_due_syncs",
     "open_sync",
+    "priority_of",
     "ready_to_finish",
     "reject",
     "release",

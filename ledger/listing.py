@@ -75,6 +75,12 @@ def claim_sync(sync_id: int) -> ClaimedSync | None:
     return ClaimedSync(sync_id, user_id, trigger, priority, bool(full), page, attempts, lease, etag)
 
 
+def priority_of(sync_id: int) -> int:
+    """The priority of a sync as it is now; 0 where it is gone."""
+    row = execute("SELECT priority FROM syncs WHERE id = ?", (sync_id,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def links_of(sync: ClaimedSync) -> set[int]:
     """What this reading of the list has linked to its user so far, from page 1 on, by whomever it was read."""
     if sync.page == 1:

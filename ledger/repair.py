@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from database import db, execute, lock_clause, utcnow
 from ledger.listing import fail_sync
-from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, FETCH_BACKOFF, LIST_BACKOFF, SYNC_RESEND_AFTER
+from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, FETCH_BACKOFF, LIST_BACKOFF, SYNC_RESEND_AFTER, UNBELIEVABLE
 
 #: Rows repaired in one go; the next tick goes on.
 BATCH = 5000
@@ -49,6 +49,34 @@ def take_back_expired() -> int:
         (now, now + FETCH_BACKOFF[ATTEMPTS_BEFORE_DEFERRED - 1]),
     )
     return len(rows.fetchall())
+
+
+def draw_near() -> int:
+    """End the leases and waits that end unbelievably far ahead: nobody would ever look at them again.
+
+    Returns how many there were.
+    """
+    now = utcnow()
+    far = now + UNBELIEVABLE
+    rows = execute(
+        """
+        SELECT 'lease' FROM ledger WHERE state IN ('sent', 'fetching') AND claimed_until > ?
+        UNION ALL SELECT 'wait' FROM ledger WHERE state = 'deferred' AND not_before > ?
+        UNION ALL SELECT 'sync' FROM syncs WHERE finished_at IS NULL AND (claimed_until > ? OR waiting_until > ?)
+        """,
+        (far, far, far, far),
+    ).fetchall()
+    if not rows:
+        return 0
+    execute("UPDATE ledger SET claimed_until = ? WHERE state IN ('sent', 'fetching') AND claimed_until > ?", (now, far))
+    execute("UPDATE ledger SET not_before = ? WHERE state = 'deferred' AND not_before > ?", (now, far))
+    execute(
+        """UPDATE syncs SET claimed_until = CASE WHEN claimed_until > ? THEN ? ELSE claimed_until END,
+                            waiting_until = CASE WHEN waiting_until > ? THEN ? ELSE waiting_until END
+           WHERE finished_at IS NULL AND (claimed_until > ? OR waiting_until > ?)""",
+        (far, now, far, now, far, far),
+    )
+    return len(rows)
 
 
 def syncs_to_send(resend_after: timedelta = SYNC_RESEND_AFTER) -> list[SyncToSend]:

@@ -1,6 +1,6 @@
 """Which killmails a page's address asks for: the filter in the URL, as people write it, and what is wrong with it.
 
-    side=loss|kill  ship=NAME or id  system=NAME or id  from=2026-11-01  to=2026-11-23 (inclusive)  solo=1  npc=1
+    side=loss|kill  ship=NAME or id  system=NAME or id  from=2026-11-01  to=2026-11-23 (inclusive)  solo=1|0  npc=1|0
 
 The invariant: a filter that cannot be understood chooses nothing, and says why; it never chooses everything.
 """
@@ -40,8 +40,8 @@ def read(arguments: Mapping[str, str]) -> Choice:
     problems: list[str] = []
     chosen = Filter(
         is_loss=_side(given, problems),
-        is_solo=_yes(given, "solo"),
-        is_npc=_yes(given, "npc"),
+        is_solo=_yes_or_no(given, "solo", problems),
+        is_npc=_yes_or_no(given, "npc", problems),
         ship_type_id=_id(given, "ship", SHIP, problems),
         solar_system_id=_id(given, "system", SYSTEM, problems),
         since=_day(given, "from", problems),
@@ -57,8 +57,11 @@ def _side(given: Mapping[str, str], problems: list[str]) -> bool | None:
     return None if side is None else side == "loss"
 
 
-def _yes(given: Mapping[str, str], name: str) -> bool | None:
-    return True if given.get(name) == "1" else None
+def _yes_or_no(given: Mapping[str, str], name: str, problems: list[str]) -> bool | None:
+    text = given.get(name)
+    if text not in (None, "0", "1"):
+        problems.append(f"{name} is 1 for yes or 0 for no.")
+    return None if text is None else text == "1"
 
 
 def _id(given: Mapping[str, str], name: str, category: str, problems: list[str]) -> int | None:

@@ -260,9 +260,9 @@ def test_downtime_closes_the_road_and_costs_the_rest_no_attempt(simulated, sync,
     sync(pilot)
 
     attempts = sorted(row.attempts for row in rows().values())
-    assert attempts == [0, 0, 0, 0, 0, 1, 1, 1, 1], "the fifth failure closes the road"
+    assert attempts == [0, 0, 0, 0, 0, 0, 1, 1, 1], "the fourth failure closes the road"
     assert {row.state for row in rows().values() if row.attempts == 0} == {"pending"}
-    assert len(simulated.asked("killmail")) == 5
+    assert len(simulated.asked("killmail")) == 4
     assert wake() is not None
 
     simulated.mend()
@@ -307,8 +307,9 @@ def test_a_long_downtime_costs_the_probes_killmails_one_attempt_each(simulated, 
         later(61)
         tick()
 
-    # The four failures before the road was closed, and ten probes: each goes to one that has not been tried
-    assert sorted(row.attempts for row in rows().values()) == [0] * 6 + [1] * 14
+    # The three failures before the road was closed, and the probes of ten looks that /status has vouched for: each goes
+    # to one that has not been tried
+    assert sorted(row.attempts for row in rows().values()) == [0] * 9 + [1] * 11
     simulated.mend()
     for _ in range(2):
         later(61)
@@ -335,3 +336,21 @@ def test_one_event_is_told_for_each_stored_killmail(simulated, sync, crew):
         simulated.list_of(pilot)
     )
     assert told.count(events.SyncFinished(done.id)) == 1
+
+
+def test_one_killmail_alone_finds_a_downtime_out_and_does_not_pay_for_it(simulated, sync, later, tick):
+    """It has as many tries as it takes: an outage of minutes must not end its sync without it."""
+    pilot = simulated.pilot(1)
+    simulated.fault("killmail", "status:503")
+    simulated.fault("status", "status:503")
+    sync(pilot)
+    for _ in range(6):
+        later(61)
+        tick()
+    assert only_sync().state == SyncState.FETCHING
+    simulated.mend()
+    for _ in range(2):
+        later(61)
+        tick()
+    assert stored() == simulated.list_of(pilot)
+    assert only_sync().failed == 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
+from actors.syncs import finalize_sync
 from actors.users import sync_user
 from database import db, utcnow
-from models import Sync, SyncState, Trigger, User, UserKillmail
+from models import Fetch, Sync, SyncState, Trigger, User, UserKillmail
 from tests.actors.asking import ask, only_sync, stored
 from tests.actors.simulated import Simulated
 
@@ -311,3 +312,32 @@ def test_a_message_for_a_sync_that_is_gone_does_nothing(simulated, crew):
     sync_user.send(4711)
     crew.drain()
     assert crew.dead == []
+
+
+def test_a_pilot_who_joins_while_a_304_is_on_its_way_gets_a_fresh_try_of_what_was_given_up(simulated, sync, crew):
+    pilot = simulated.pilot(2)
+    poisoned = simulated.list_of(pilot)[0]
+    simulated.fault("killmail", "status:500", killmail_id=poisoned)
+    sync(pilot)
+    Fetch.update(state="deferred", attempts=8, not_before=utcnow() + timedelta(hours=20)).execute()
+    finalize_sync.fn(only_sync().id)
+    simulated.mend()
+    background = ask(pilot, Trigger.SCHEDULE)
+
+    def join(state):
+        real = state.lists.get
+
+        def get(world, one, settings, now):
+            state.lists.get = real
+            with db.connection_context():
+                ask(pilot, Trigger.WEB)
+            return real(world, one, settings, now)
+
+        state.lists.get = get
+
+    simulated.call(join)
+    crew.drain()
+
+    assert Sync.get_by_id(background.sync_id).priority == 8
+    assert [entry.status for entry in simulated.asked("recent")] == [200, 304]
+    assert poisoned in stored()

@@ -25,7 +25,7 @@ import settings
 from actors import queues, sending
 from actors.broker import make_broker
 from actors.counts import BrokerUnreachable, connect
-from actors.dead_letters import replay
+from actors.dead_letters import dead_letters, replay
 from actors.dispatching import dispatch
 from actors.killmails import TIME_LIMIT_MS, fetch_killmail
 from actors.middleware import EndsWithMaster
@@ -180,6 +180,25 @@ def test_a_broker_that_says_no_is_told_from_one_that_is_not_there(rabbit, part):
     with pytest.raises(BrokerUnreachable, match="refuses the connection") as told:
         connect(rabbit)
     assert "not-the-password" not in str(told.value)
+
+
+@pytest.mark.parametrize("priority", ["high", 300, -1, 1.5, True])
+def test_a_dead_letter_that_cannot_be_sent_keeps_no_other_from_being_sent(rabbit, priority):
+    rabbit.declare_queue(queues.SYNCS, ensure=True)
+    for message in (sync_user.message_with_options(args=(1,), broker_priority=priority), sync_user.message(2)):
+        rabbit.channel.basic_publish("", xq_name(queues.SYNCS), message.encode())
+    assert replay() == (1, 1)
+    again, _ = _take(rabbit, queues.SYNCS)
+    assert again is not None and again.args == (2,)
+    assert [letter.arguments for letter in dead_letters()] == [(1,)]
+
+
+def test_a_dead_letter_of_no_time_is_listed_like_any_other(rabbit):
+    rabbit.declare_queue(queues.SYNCS, ensure=True)
+    letter = sync_user.message(1).asdict() | {"message_timestamp": 10**18, "queue_name": queues.SYNCS}
+    rabbit.channel.basic_publish("", xq_name(queues.SYNCS), dramatiq.Message(**letter).encode())
+    [found] = dead_letters()
+    assert (found.actor, found.arguments, found.sent_at) == ("sync_user", (1,), None)
 
 
 def test_a_poisoned_message_ends_in_the_dead_letters_and_hurts_nobody_else(rabbit, simulated, work):

@@ -233,7 +233,18 @@ def fight(system: Cluster, pilot: int) -> set[str]:
 
 
 def ask_for_everything(system: Cluster, browser: Browser, evidence: Evidence) -> None:
-    for path in ("/", "/killmails", "/status", "/unlink", "/metrics", "/readyz", "/healthz", "/nowhere", "/export"):
+    for path in (
+        "/",
+        "/killmails",
+        "/status",
+        "/unlink",
+        "/metrics",
+        "/readyz",
+        "/healthz",
+        "/nowhere",
+        "/killmails/export.csv",
+        "/killmails/export.json",
+    ):
         evidence.keep(f"GET {path}", browser.session.get(f"{system.web_url}{path}", timeout=30).text)
     queries = (
         "{ me { id characterName scopes tokenState currentSync { error waitingFor } } workerStatus { queueName } }",

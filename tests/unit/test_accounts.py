@@ -228,3 +228,23 @@ def test_who_has_no_refresh_token_leaves_without_a_call(any_db, sso, cipher):
     accounts.unlink(user.id, sso, cipher)
     assert User.select().count() == 0
     assert sso.revoked == []
+
+
+def test_an_id_that_was_given_out_again_belongs_to_somebody_else(sqlite_db, sso, cipher):
+    """Two windows unlink, and a new pilot logs in between: SQLite gives them the id of the one who left."""
+    leaver = log_in(sso, cipher, pilot(90_000_001))
+    revoke = sso.revoke
+
+    def meanwhile(refresh_token: str) -> None:
+        sso.revoke = revoke
+        revoke(refresh_token)
+        accounts.unlink(leaver.id, sso, cipher)
+        newcomer = log_in(sso, cipher, pilot(90_000_002))
+        assert newcomer.id == leaver.id, "the premise"
+
+    sso.revoke = meanwhile
+    accounts.unlink(leaver.id, sso, cipher)
+
+    (left,) = User.select()
+    assert left.character_id == 90_000_002
+    assert cipher.decrypt(left.refresh_token) in sso.alive()

@@ -80,6 +80,8 @@ class TestFilters:
             ("side=kill", [5, 4, 3, 1]),
             ("solo=1", [5, 4, 2, 1]),
             ("npc=1", [4]),
+            ("npc=0", [5, 3, 2, 1]),
+            ("solo=0", [3]),
             ("ship=670", [5]),
             ("ship=capsule", [5]),
             ("ship=+Capsule+", [5]),

@@ -89,3 +89,10 @@ def test_it_is_counted_once_in_a_while(client: FlaskClient, backend: FakeBackend
     for _ in range(3):
         client.get("/status")
     assert backend.counted == 1
+
+
+def test_a_budget_that_is_used_up_is_no_open_road(client: FlaskClient, road_states: list[RoadState]) -> None:
+    road_states.append(RoadState("killmail", 3600, 0, time.time() + 300, "ESI's allowance is used up"))
+    text = client.get("/status").text
+    assert "an allowance is used up" in text
+    assert "Every road to ESI is open" not in text

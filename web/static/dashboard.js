@@ -30,6 +30,8 @@ const announce = (text) => { announcer.textContent = text; };
 function show(killmail) {
   const shown = [...rows.children];
   if (shown.some((row) => row.dataset.id === killmail.id)) return false;
+  // A replay overlaps with what the page knows: what lies below its last row is no news.
+  if (shown.length >= NEWEST && BigInt(killmail.id) < BigInt(shown.at(-1).dataset.id)) return false;
   const row = rowOf(killmail);
   row.classList.add("fresh");
   // Ids grow with time. BigInt: they have up to 64 bits.
@@ -61,7 +63,7 @@ const live = new Live({
   async catchUp() {
     const { killmails } = await live.ask(NEWEST_KILLMAILS);
     killmails.nodes.reverse().forEach(show);
-    await panel.refresh(["pilot", "actions", "history", "picture"]);
+    await panel.refresh(["banner", "pilot", "actions", "history", "picture"]);
   },
 });
 const names = new Names(live);

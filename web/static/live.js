@@ -87,13 +87,26 @@ export class Live {
         break;
       case "error":
         console.warn("refused", message.payload);
-        if (operation?.lasting) this.again(message.id, operation);
+        if (message.payload.some((error) => error.extensions?.code === "UNAUTHENTICATED")) this.leave();
+        else if (operation?.lasting) this.again(message.id, operation);
         else this.end(message.id);
         break;
       case "complete":
         this.end(message.id);
         break;
     }
+  }
+
+  // The session has ended while the connection was away.
+  leave() {
+    const socket = this.socket;
+    this.socket = undefined;
+    this.acknowledged = false;
+    clearInterval(this.heart);
+    clearTimeout(this.silence);
+    for (const id of [...this.operations.keys()]) this.end(id);
+    socket?.close();
+    this.onState("signed out");
   }
 
   // Refused for now: too many operations, or a database that is away. What lasts is asked for again.

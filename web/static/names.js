@@ -13,11 +13,11 @@ export class Names {
 
   // The page may hold other unknown names now.
   look() {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.ask(), PAUSE_MS);
+    this.timer ??= setTimeout(() => this.ask(), PAUSE_MS);
   }
 
   ask() {
+    this.timer = undefined;
     const unknown = new Set([...document.querySelectorAll("[data-name-of]")].map((each) => each.dataset.nameOf));
     const ids = [...unknown].sort().slice(0, MOST);
     if (ids.join() === this.asked) return;
@@ -52,9 +52,16 @@ export function entity(thing, what) {
 
 // Whoever there is: the pilot, else the corporation, else the faction, else the ship.
 export function party(who) {
-  if (!who) return entity(null, "pilot");
+  if (!who) return nobody();
   if (who.character) return entity(who.character, "pilot");
   if (who.corporation) return entity(who.corporation, "corporation");
   if (who.faction) return entity(who.faction, "faction");
   return entity(who.shipType, "ship");
+}
+
+function nobody() {
+  const element = document.createElement("span");
+  element.className = "dim";
+  element.textContent = "nobody";
+  return element;
 }

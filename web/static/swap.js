@@ -15,9 +15,13 @@ export async function swap(...ids) {
 function replace(old, fresh) {
   const details = fresh.querySelectorAll("details");
   old.querySelectorAll("details").forEach((each, index) => details[index] && (details[index].open = each.open));
+  const scrolled = [...old.querySelectorAll(".scroll[id]")].map(({ id, scrollLeft }) => [id, scrollLeft]);
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
   old.replaceWith(fresh);
+  for (const [id, left] of scrolled) document.getElementById(id)?.scrollTo({ left });
   if (!focused) return;
   const again = focused.id ? document.getElementById(focused.id) : null;
-  (again && !again.disabled ? again : fresh).focus();
+  if (again && !again.disabled) return again.focus({ preventScroll: true });
+  fresh.tabIndex = -1;
+  fresh.focus({ preventScroll: true });
 }

@@ -8,7 +8,10 @@ export const SYNC_PROGRESS = `subscription { syncProgress {
 
 const SYNC_NOW = "mutation ($full: Boolean!) { syncMyKillmails(full: $full) { message } }";
 // What the end of a sync changes on the page.
-const CHANGED_BY_THE_END = ["pilot", "actions", "history", "picture"];
+const CHANGED_BY_THE_END = ["banner", "pilot", "actions", "history", "picture"];
+
+// Between two looks where our clock is ahead of the server's.
+const AHEAD_MS = 15_000;
 
 const byId = (id) => document.getElementById(id);
 
@@ -27,6 +30,7 @@ export class SyncPanel {
       this.panel.dataset.id = sync.id;
       this.showStep(sync.phase);
       this.announce(sync.summary);
+      byId("message").textContent = "";
       if (sync.finishedAt) this.refresh(CHANGED_BY_THE_END);
     }
     byId("sync-summary").textContent = sync.summary;
@@ -35,7 +39,9 @@ export class SyncPanel {
       place.textContent = sync[place.dataset.count].toLocaleString("en");
     }
     const until = sync.waitingUntil?.slice(11, 16);
-    say(byId("sync-waiting"), sync.waitingFor ? `${sync.waitingFor}, goes on at ${until}` : "");
+    const waiting = sync.waitingFor ? `${sync.waitingFor}, goes on at ${until}` : "";
+    if (waiting && byId("sync-waiting").textContent !== waiting) this.announce(waiting);
+    say(byId("sync-waiting"), waiting);
     say(byId("sync-error"), sync.error ?? "");
   }
 
@@ -63,8 +69,9 @@ export class SyncPanel {
     clearTimeout(this.coolDown);
     const ends = byId("actions").querySelector("time");
     if (!ends) return;
-    const left = Math.max(0, Date.parse(ends.dateTime) - Date.now());
-    this.coolDown = setTimeout(() => this.refresh(["actions"]), left + 1000);
+    const left = Date.parse(ends.dateTime) - Date.now();
+    // Where it is over by this clock and not by the server's, this one is ahead: look now and then.
+    this.coolDown = setTimeout(() => this.refresh(["actions"]), left > 0 ? left + 1000 : AHEAD_MS);
   }
 
   async submit(event) {

@@ -52,7 +52,9 @@ def test_under_a_quarter_every_token_counts():
 def test_what_may_have_been_charged_late_returns_late(end):
     # Given a request that ended long after it was to be charged
     spent, ended = let_go(), NOW + LATE
-    change = after_answer(spent, 200, RateHeaders(), ended) if end == "answered" else after_silence(spent, ended)
+    change = (
+        after_answer(spent, 200, RateHeaders(), ended) if end == "answered" else after_silence(spent, ended, spent.cost)
+    )
     assert change is not None
     # Then its tokens return one window after its end
     changed = change(spent.bucket)
@@ -61,7 +63,7 @@ def test_what_may_have_been_charged_late_returns_late(end):
 
 
 def test_silence_in_time_changes_nothing():
-    assert after_silence(let_go(), NOW + 0.4) is None
+    assert after_silence(let_go(), NOW + 0.4, 2) is None
 
 
 def test_what_returned_meanwhile_is_nobody_elses():

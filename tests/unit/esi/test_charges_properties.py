@@ -88,7 +88,7 @@ class Interleavings(RuleBasedStateMachine):
         flight = data.draw(st.sampled_from(self.flights))
         assume(flight.status not in ERRORS)  # an error that nobody heard of costs three more than is known
         self.flights.remove(flight)
-        self._apply(after_silence(flight.spent, self.now))
+        self._apply(after_silence(flight.spent, self.now, 2))
 
     @precondition(lambda self: any(flight.status is None for flight in self.flights))
     @rule(data=st.data())

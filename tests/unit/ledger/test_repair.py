@@ -243,3 +243,38 @@ def test_being_alone_twice_changes_nothing_more(user):
     ledger.reset_unfinished()
     assert (row_state(1), sync_row(sync_id).state) == ("pending", SyncState.FETCHING)
     assert {lock.name for lock in Lock.select()} == {"dispatch", "links"}
+
+
+def test_what_ends_in_a_thousand_years_is_over_now(user):
+    """A row edited by hand, or written by a clock that ran ahead: nobody would ever look at it again."""
+    far = "2999-01-01 00:00:00"
+    sync_id = listed(user, [1, 2])
+    taken(1)
+    execute("UPDATE ledger SET claimed_until = ? WHERE killmail_id = 1", (far,))
+    execute("UPDATE ledger SET state = 'deferred', not_before = ? WHERE killmail_id = 2", (far,))
+    assert ledger.draw_near() == 2
+    ledger.take_back_expired()
+    assert {each.killmail_id for each in dispatch_all()} == {1, 2}
+    assert ledger.draw_near() == 0
+    stored(1)
+    stored(2)
+    assert ledger.ready_to_finish() == [sync_id]
+
+
+@pytest.mark.parametrize("column", ["claimed_until", "waiting_until"])
+def test_a_sync_held_for_a_thousand_years_is_sent_again(user, column):
+    sync = reading(user)
+    execute("UPDATE syncs SET claimed_until = NULL, sent_at = NULL")
+    execute(f"UPDATE syncs SET {column} = '2999-01-01 00:00:00'")
+    assert ledger.syncs_to_send() == []
+    assert ledger.draw_near() == 1
+    assert [each.sync_id for each in ledger.syncs_to_send()] == [sync.sync_id]
+    assert claimed(sync.sync_id)
+
+
+def test_leases_and_waits_of_ours_are_believed(user, other):
+    listed(user, [1])
+    taken(1)
+    listed(other, [2])
+    failed(2, times=8)
+    assert ledger.draw_near() == 0
