@@ -13,7 +13,7 @@ from typing import Any
 
 import dramatiq
 import peewee
-from dramatiq.middleware import AgeLimit, Middleware, Retries, ShutdownNotifications, TimeLimit
+from dramatiq.middleware import AgeLimit, Middleware, Retries, TimeLimit
 from periodiq import PeriodiqMiddleware
 
 import database
@@ -23,7 +23,7 @@ import migrations
 import settings
 from actors.memory import InMemoryBroker
 from actors.messages import CheckedEncoder, CheckedRabbitmqBroker
-from actors.middleware import Connections, DefaultPriority, EndsWithMaster, FetchClaims, NoSecretsInMessages
+from actors.middleware import Connections, DefaultPriority, EndsWithMaster, FetchClaims, NoSecretsInMessages, Stopping
 from actors.queues import MAX_PRIORITY
 
 #: A cron message older than this (seconds) is skipped: the next one does the same.
@@ -42,7 +42,7 @@ def make_broker(config: settings.Settings, *, schema_checked: bool = True) -> dr
         Connections(schema_checked=schema_checked),
         FetchClaims(),
         TimeLimit(),
-        ShutdownNotifications(),
+        Stopping(),
         # The ledger retries; an actor that should be tried again by Dramatiq says so itself.
         Retries(max_retries=0),
         DefaultPriority(),

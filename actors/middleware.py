@@ -91,6 +91,29 @@ class Connections(Middleware):
             db.close()
 
 
+class Stopping(Middleware):
+    """Long actors look here between two steps, and hand back what they hold: a worker that is told to stop waits for
+    them, and whoever told it does not wait for ever."""
+
+    def __init__(self) -> None:
+        self._told = threading.Event()
+
+    @property
+    def told(self) -> bool:
+        return self._told.is_set()
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        self._told.set()
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+        self._told.clear()
+
+
+def stopping() -> bool:
+    """Whether the worker that this actor runs in is told to stop."""
+    return any(isinstance(each, Stopping) and each.told for each in dramatiq.get_broker().middleware)
+
+
 class EndsWithMaster(Middleware):
     """A worker process whose master was killed stops as on SIGTERM: others have been started by then."""
 

@@ -9,7 +9,7 @@ import dramatiq
 
 import runtime
 from actors import sending
-from actors.middleware import THIS_ADDRESS
+from actors.middleware import THIS_ADDRESS, stopping
 from actors.permits import permit_for
 from actors.queues import LAST, NAMES
 from database import db, execute, lock_clause, placeholders, utcnow
@@ -95,6 +95,9 @@ class Road:
 
     def acquire(self) -> RequestPermit | None:
         """None where the road is closed, or ESI cannot be reached: what is found by then is kept."""
+        if stopping():
+            self.closed = True
+            return None
         try:
             return permit_for(UNBUCKETED, THIS_ADDRESS, background=True)
         except (Closed, EsiTransport) as closed:

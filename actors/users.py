@@ -14,6 +14,7 @@ import settings
 import tokens
 from actors import sending
 from actors.dispatching import dispatch_now
+from actors.middleware import stopping
 from actors.permits import permit_for
 from actors.queues import FIRST, SYNCS
 from actors.syncs import finish_if_complete
@@ -61,6 +62,8 @@ def sync_user(sync_id: int) -> None:
         reader.read()
     except DoesNotExist:
         return
+    except _Stopping:
+        _wait(reader.sync, utcnow(), "the worker that read it stops; another one goes on")
     except Closed as closed:
         _wait(reader.sync, from_epoch(closed.until), closed.reason)
     except tokens.NeedsLogin as error:
@@ -82,6 +85,10 @@ def send_sync(sync_id: int, priority: int, *, delay_seconds: float | None = None
     """Send `sync_user`. What the broker does not take, the next tick sends."""
     if not sending.send(sync_user, sync_id, priority=priority, delay_seconds=delay_seconds):
         ledger.mark_unsent(sync_id)
+
+
+class _Stopping(Exception):
+    """The worker is told to stop: another one reads on."""
 
 
 class ListReader:
@@ -123,6 +130,8 @@ class ListReader:
             if self.sync.page > settings.current().sync_max_pages:
                 logger.warning("sync %s: list cut after SYNC_MAX_PAGES pages", self.sync.sync_id)
                 return self._end(complete=False)
+            if stopping():
+                raise _Stopping
 
     def _respect_cache(self) -> None:
         """ESI may ban who asks again before its cache expires; what it would answer is known anyway."""

@@ -71,3 +71,29 @@ def test_sockets_are_closed_with_1001(tmp_path: Path, both_services: None, reque
         with pytest.raises((websocket.WebSocketException, OSError)):
             socket.send("more")
             socket.recv()
+
+
+def test_a_long_list_is_handed_over_between_two_pages(tmp_path: Path, both_services: None) -> None:
+    """Given a worker that reads a list page by page, When it is told to stop, Then it stops within a page, and another
+    one goes on at once where it was: nobody repairs anything here, no scheduler is running."""
+    slow = ("--pilots", "1", "--killmails-count", "60", "--page-size", "2", "--latency-ms", "400-500")
+    limits = ("--limit", "char-killmail=6000/1m", "--limit", "killmail=100000/1m")
+    with services(tmp_path, *slow, *limits) as system:
+        system.start_web()
+        workers = system.start_workers(processes=1, threads=2)
+        (pilot,) = system.simulated.truth()
+        system.browser().log_in(pilot)
+
+        def pages() -> list[int]:
+            return [entry["page"] for entry in system.simulated.requests(route="recent")]
+
+        wait_until(lambda: len(pages()) >= 3, "some pages are read", pause=0.05)
+        began = time.monotonic()
+        assert workers.stop() == 0
+        assert time.monotonic() - began < 10, "thirty pages take a quarter of a minute"
+        assert system.scalar("SELECT COUNT(*) FROM syncs WHERE claimed_until IS NOT NULL") == 0
+        system.start_workers(processes=1, threads=2)
+        system.wait_for_syncs(60)
+
+        assert system.differences() == []
+        assert pages() == list(range(1, 31)), "and no page was read twice"

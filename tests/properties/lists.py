@@ -256,6 +256,21 @@ class Lists(RuleBasedStateMachine):
         assert not self.do(ledger.fail_sync, reader.sync.sync_id, "nothing", lease=reader.sync.lease)
         self.readers.remove(reader)
 
+    @rule(pick=which)
+    def the_list_is_unchanged(self, pick: int) -> None:
+        """304: a sync that wants nothing ends where it is read, and any other is left as it is."""
+        reader = self.a_reader(pick)
+        if reader is None:
+            return
+        run = self.model.runs.get(reader.sync.sync_id)
+        asked_for = (reader.sync.full, reader.sync.priority)
+        simple = run is not None and run.holder is reader and run.next_page == 1 and not run.items
+        simple = simple and run is not None and (run.full, run.priority) == asked_for
+        assert self.do(ledger.finish_unchanged, reader.sync, fresh_for=0.0, cooldown=COOLDOWN) == simple
+        if simple and run is not None:
+            self.readers.remove(reader)
+            self.model.finished_unchanged(run)
+
     @rule(pick=which, failed=st.booleans())
     def esi_asks_a_reader_to_wait(self, pick: int, failed: bool) -> None:
         reader = self.a_reader(pick)

@@ -185,6 +185,11 @@ class Model:
         pilot = self.pilots[run.user_id]
         pilot.cooling_down, pilot.due = True, pilot.full_requested
 
+    def finished_unchanged(self, run: Run) -> None:
+        run.holder, run.expired = None, False
+        self.pilots[run.user_id].complete = True
+        self.finished(run)
+
     # Fetching
 
     def to_dispatch(self, interactive: int, background: int, window: int) -> list[int]:
