@@ -20,6 +20,7 @@ from flask import Flask
 from peewee import PeeweeException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+import accounts
 import api.system
 import api.transport_http
 import api.transport_ws
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None, system: System | None = None) -
     app.extensions[api.transport_ws.EXTENSION] = Hub()
     app.config["SOCK_SERVER_OPTIONS"] = api.transport_ws.SERVER_OPTIONS
     app.jinja_env.globals["form_token"] = form_token
+    app.jinja_env.globals["token_state_of"] = accounts.token_state
     web.security.protect(app, settings)
     web.errors.register(app)
     web.filters.register(app)

@@ -105,8 +105,8 @@ class Stopping(Middleware):
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
         self._told.set()
 
-    def before_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
-        self._told.clear()
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        self._told.clear()  # a process may start another worker: embedded mode in tests
 
 
 def stopping() -> bool:

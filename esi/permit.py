@@ -20,7 +20,9 @@ from esi.roads import (
     DOWNTIME,
     DOWNTIME_FAILURES,
     ERROR_LIMIT,
+    FAILED_AGAIN,
     OUR_ERRORS,
+    SILENCE_SECONDS,
     TOLD_TO_WAIT,
     TOO_MANY_ERRORS,
     USED_UP,
@@ -102,14 +104,17 @@ class RequestPermit:
         give_back(self._reservation)
 
     def unanswered(self) -> None:
-        """ESI may have charged it, at any time until now: what was reserved stays spent. Silence is no better than a
-        504."""
+        """ESI may have charged it, at any time until now: what was reserved stays spent.
+
+        Silence is no better than a 504; a connection that breaks at once tells of itself.
+        """
         self._use()
         reserved, now = self._reservation, self._reservation.clock.now()
         change = charges.after_silence(reserved.spent, now, reserved.group.cost) if reserved.spent else None
         if change is not None:
             change_bucket(reserved, change)
-        self._count_downtime(now)
+        if now - self.slot_at >= SILENCE_SECONDS:
+            self._count_downtime(now)
 
     def _use(self) -> None:
         if self._used:
@@ -159,7 +164,8 @@ class RequestPermit:
             # Others have succeeded since it failed first: it tells of itself, and not of ESI.
             return
         until = now + probe_pause(DOWNTIME_FAILURES)
-        if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN):
+        weight = FAILED_AGAIN if self._reservation.failed_before else 1
+        if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN, weight):
             self._log.closed(DOWNTIME, now, until, DOWN)
 
     def _end_downtime(self) -> None:

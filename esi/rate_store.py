@@ -194,14 +194,15 @@ def close_gate(name: str, now: float, until: float, reason: str) -> bool:
     )
 
 
-def count_failure(name: str, limit: int, until: float, reason: str) -> bool:
-    """One failure more in a row; the `limit`th closes the road and returns True, those behind it change nothing."""
+def count_failure(name: str, limit: int, until: float, reason: str, weight: int = 1) -> bool:
+    """`weight` failures more in a row; the `limit`th closes the road (True), and those behind it change nothing."""
     rows = execute(
-        "INSERT INTO gates (name, closed_until, reason, failures) VALUES (?, 0, ?, 1) "
-        "ON CONFLICT (name) DO UPDATE SET failures = gates.failures + 1, reason = excluded.reason, "
-        "closed_until = CASE WHEN gates.failures + 1 >= ? THEN ? ELSE 0 END "
+        "INSERT INTO gates (name, closed_until, reason, failures) VALUES (?, 0, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET reason = excluded.reason, "
+        "failures = CASE WHEN gates.failures + ? >= ? THEN ? ELSE gates.failures + ? END, "
+        "closed_until = CASE WHEN gates.failures + ? >= ? THEN ? ELSE 0 END "
         "WHERE gates.failures < ? RETURNING failures",
-        (name, reason, limit, until, limit),
+        (name, reason, weight, weight, limit, limit, weight, weight, limit, until, limit),
     ).fetchall()
     return bool(rows) and rows[0][0] >= limit
 

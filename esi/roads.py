@@ -28,9 +28,13 @@ CROWDED = "other requests to ESI go first"
 
 #: Seconds after its time within which a road that is closed again was never open.
 STILL_CLOSED_SECONDS = 60.0
-#: 502, 503, 504 or silence in a row, over all processes, that mean downtime and no accident. As many as a killmail has
-#: tries before its sync ends without it (`ledger/rules.py`): one alone finds it out, too.
-DOWNTIME_FAILURES = 4
+#: 502, 503, 504 or silence in a row, over all processes, that mean downtime and no accident.
+DOWNTIME_FAILURES = 5
+#: What a failed try counts for where the same request had failed before, and nothing has succeeded since: a killmail
+#: that is alone finds a downtime out before its tries are used up (`ledger/rules.py`).
+FAILED_AGAIN = 2
+#: Seconds without an answer that are silence. A connection that breaks sooner is an accident.
+SILENCE_SECONDS = 5.0
 #: Seconds between two probes of a road that is down: ESI's daily restart takes a few minutes.
 FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS = 15.0, 60.0
 

@@ -95,7 +95,7 @@ def test_one_502_on_the_list_is_tried_again_within_seconds(simulated, sync, kind
     assert _waits(row) < 10
 
 
-@pytest.mark.parametrize("kind", ["status:503", "reset"])
+@pytest.mark.parametrize("kind", ["status:502", "status:503"])
 def test_downtime_waits_for_the_gate_and_spends_nothing(simulated, sync, later, tick, kind):
     pilot = simulated.pilot(2)
     simulated.fault("recent", kind)
@@ -130,7 +130,7 @@ def test_a_list_that_never_comes_fails_alone(simulated, sync, later, tick, kind)
     assert set(stored()) == set(simulated.list_of(other)), "and keeps nobody else"
 
 
-@pytest.mark.parametrize("kind", ["status:500", "invalid_json", "truncated", "not_found", "status:400"])
+@pytest.mark.parametrize("kind", ["status:500", "reset", "invalid_json", "truncated", "not_found", "status:400"])
 def test_other_failures_are_tried_again_with_growing_waits_and_then_fail(simulated, sync, later, tick, kind):
     pilot = simulated.pilot(2)
     simulated.fault("recent", kind)

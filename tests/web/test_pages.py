@@ -257,3 +257,17 @@ def test_a_request_leaves_no_connection_behind(client: FlaskClient, sign_in: Sig
     sign_in(make_user())
     client.get("/")
     assert database.db.is_closed()
+
+
+@pytest.mark.parametrize("path", ["/", "/killmails", "/pictures", "/status", "/unlink"])
+def test_every_page_says_that_a_login_is_needed_and_why(
+    client: FlaskClient, sign_in: Callable[[User], None], path: str
+) -> None:
+    user = make_user()
+    sign_in(user)
+    assert 'role="alert"' not in client.get(path).text
+    User.update(needs_login_reason="EVE <b>refused</b> it.", next_sync_at=None).execute()
+    text = client.get(path).text
+    assert text.count('role="alert"') == 1
+    assert "EVE &lt;b&gt;refused&lt;/b&gt; it" in text
+    assert text.count("LOG IN") == 1

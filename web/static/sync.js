@@ -30,7 +30,6 @@ export class SyncPanel {
       this.panel.dataset.id = sync.id;
       this.showStep(sync.phase);
       this.announce(sync.summary);
-      byId("message").textContent = "";
       if (sync.finishedAt) this.refresh(CHANGED_BY_THE_END);
     }
     byId("sync-summary").textContent = sync.summary;

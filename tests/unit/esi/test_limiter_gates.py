@@ -10,7 +10,7 @@ import pytest
 from esi import rate_store
 from esi.limiter import Allowance, Limiter
 from esi.rate_limit import CHAR_KILLMAIL, ERRORS, KILLMAIL, STATUS, UNBUCKETED
-from esi.roads import DOWN, DOWNTIME, DOWNTIME_FAILURES, OUR_ERRORS
+from esi.roads import DOWN, DOWNTIME, DOWNTIME_FAILURES, OUR_ERRORS, SILENCE_SECONDS
 from tests.unit.esi.limiting import RATE, a_window_later, answer, counted_statements, refused, time_passes
 
 pytestmark = pytest.mark.usefixtures("any_db")
@@ -30,7 +30,7 @@ def other():
 
 
 def go_down(limiter: Limiter) -> None:
-    for status in (502, 503, 504, 503):
+    for status in (502, 503, 504, 503, 502):
         answer(limiter, status)
 
 
@@ -135,20 +135,21 @@ def test_refusals_on_their_way_count_once(limiter):
     assert refused(limiter).until <= time.time() + 7
 
 
-def test_three_failures_are_no_downtime_and_a_success_forgets_them(limiter):
+def test_four_failures_are_no_downtime_and_a_success_forgets_them(limiter):
     for _ in range(3):
-        for status in (502, 503, 504):
+        for status in (502, 503, 504, 503):
             answer(limiter, status)
         answer(limiter, 200)
 
 
-def test_four_failures_in_a_row_close_every_road(limiter, other):
+def test_five_failures_in_a_row_close_every_road(limiter, other):
     # When they are spread over processes and groups
     for each, group in (
         (limiter, KILLMAIL),
         (other, STATUS),
         (limiter, UNBUCKETED),
         (other, KILLMAIL),
+        (limiter, KILLMAIL),
     ):
         answer(each, 503, group=group)
     # Then everybody waits
@@ -168,7 +169,7 @@ def test_what_failed_before_tells_nothing_of_esi_when_others_succeeded_since(lim
     assert not limiter.is_down()
     # But where something fails for the first time, they count like it
     answer(limiter, 504)
-    for _ in range(3):
+    for _ in range(2):
         limiter.acquire(KILLMAIL, "ip", background=True, failed_before=True).answered(504, {})
     assert limiter.is_down()
 
@@ -225,8 +226,16 @@ def test_a_probe_that_fails_closes_the_road_for_longer_each_time(limiter):
 
 def test_silence_closes_the_road_as_504_does(limiter):
     for _ in range(DOWNTIME_FAILURES):
-        limiter.acquire(KILLMAIL, "ip", background=False).unanswered()
+        permit = limiter.acquire(KILLMAIL, "ip", background=False)
+        permit.slot_at -= SILENCE_SECONDS
+        permit.unanswered()
     assert refused(limiter).reason == DOWN
+
+
+def test_connections_that_break_at_once_are_no_downtime(limiter):
+    for _ in range(2 * DOWNTIME_FAILURES):
+        limiter.acquire(KILLMAIL, "ip", background=False).unanswered()
+    answer(limiter, 200)
 
 
 def test_a_probe_that_was_not_sent_is_followed_by_another(limiter):
@@ -250,7 +259,7 @@ def test_what_is_on_its_way_when_the_road_closes_changes_nothing(limiter):
         permit.answered(503, {})
     for permit in permits[8:]:
         permit.answered(200, {})
-    # Then the road is closed as after four failures
+    # Then the road is closed as after five failures
     assert refused(limiter).until <= time.time() + 16
     # And so is the next pause
     time_passes(16)
@@ -323,5 +332,6 @@ def test_a_probe_that_ends_late_does_not_close_what_another_found_open(limiter, 
     slow = limiter.acquire(KILLMAIL, "ip", background=False)
     time_passes(16)
     answer(other, 200)
+    slow.slot_at -= SILENCE_SECONDS
     slow.unanswered()
     answer(limiter, 200)

@@ -50,6 +50,6 @@ def test_closed_again_while_closed_is_no_news_and_later_it_is(lines):
     assert len(lines()) == 2
 
 
-@pytest.mark.parametrize(("failures", "seconds"), [(4, 15), (5, 30), (6, 60), (7, 60), (10**6, 60)])
+@pytest.mark.parametrize(("failures", "seconds"), [(5, 15), (6, 30), (7, 60), (8, 60), (10**6, 60)])
 def test_probes_are_further_apart_each_time_up_to_a_minute(failures, seconds):
     assert probe_pause(failures) == seconds
