@@ -29,8 +29,10 @@ from api.errors import ApiError, BadUserInput, RateLimited, Unauthenticated, for
 from api.execution import InvalidDocumentError, Prepared, prepare, run
 from api.hub import EXTENSION as EXTENSION
 from api.hub import GOING_AWAY, SIGNED_OUT, Hub
+from api.killmail_views import KillmailView
 from api.limits import RowBudget
 from api.session import current_user
+from api.shared_answers import answer, is_same_for_all
 from api.subscribing import open_subscription
 from api.subscriptions import Reader, Subscription
 from api.system import System
@@ -274,8 +276,17 @@ class Execution:
         self._prepared = prepared
         self._context = context
         self._arguments = (variables, operation_name)
+        has_fragments = len(prepared.document.definitions) > 1  # whose variables would have to be looked for, too
+        self._shared = not has_fragments and is_same_for_all(prepared.operation(operation_name))
 
     def __call__(self, payload: Any = None) -> dict[str, Any]:
+        viewer = self._context.viewer
+        if not (self._shared and isinstance(payload, KillmailView) and viewer is not None):
+            return self._run(payload)
+        name = self._arguments[1]
+        return answer(self._prepared.document, name, payload, viewer.character_id, lambda: self._run(payload))
+
+    def _run(self, payload: Any) -> dict[str, Any]:
         return run(self._prepared, replace(self._context, rows=RowBudget()), *self._arguments, root=payload)
 
 

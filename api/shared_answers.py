@@ -1,0 +1,66 @@
+"""One execution for all who are told the same: a fleet's killmail goes to a thousand sockets, most with one document.
+
+A view is read once for all of them (`api/hub.py`), and of its fields only `isLoss` depends on who looks. So the answer
+to the same document, about the same view, is the same for everybody on the same side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from graphql import DocumentNode, OperationDefinitionNode, VariableNode, Visitor, visit
+
+from api.killmail_views import KillmailView
+
+#: Answers remembered: those of the last moment, in as many documents as are in use.
+MOST = 256
+
+_Key = tuple[int, int, str | None, bool]
+_answers: OrderedDict[_Key, tuple[KillmailView, DocumentNode, dict[str, Any]]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def answer(
+    document: DocumentNode,
+    operation_name: str | None,
+    view: KillmailView,
+    character_id: int,
+    execute: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """What `execute` answers about this view. Only for a document that `is_same_for_all`; not to be changed."""
+    key = (id(document), id(view), operation_name, view.is_loss_of(character_id))
+    with _lock:
+        known = _answers.get(key)
+        # Held along with their answer, so that no other object has come to have their ids.
+        if known is not None and known[0] is view and known[1] is document:
+            return known[2]
+    found = execute()
+    with _lock:
+        _answers[key] = (view, document, found)
+        while len(_answers) > MOST:
+            _answers.popitem(last=False)
+    return found
+
+
+def is_same_for_all(operation: OperationDefinitionNode) -> bool:
+    """Whether variables, which are each client's own, decide nothing below the root field's arguments."""
+    seen = _Variables()
+    for root in operation.selection_set.selections:
+        below = getattr(root, "selection_set", None)
+        if below is not None:
+            visit(below, seen)
+        for directive in root.directives or ():
+            visit(directive, seen)
+    return not seen.found
+
+
+class _Variables(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def enter_variable(self, _node: VariableNode, *_rest: Any) -> None:
+        self.found = True
