@@ -19,7 +19,7 @@ from api.killmail_views import KillmailView
 MOST = 256
 
 _Key = tuple[int, int, str | None, bool]
-_answers: OrderedDict[_Key, tuple[KillmailView, DocumentNode, dict[str, Any]]] = OrderedDict()
+_answers: OrderedDict[_Key, tuple[KillmailView, DocumentNode, str]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -28,9 +28,9 @@ def answer(
     operation_name: str | None,
     view: KillmailView,
     character_id: int,
-    execute: Callable[[], dict[str, Any]],
-) -> dict[str, Any]:
-    """What `execute` answers about this view. Only for a document that `is_same_for_all`; not to be changed."""
+    execute: Callable[[], str],
+) -> str:
+    """What `execute` answers about this view, as JSON. Only for a document that `is_same_for_all`."""
     key = (id(document), id(view), operation_name, view.is_loss_of(character_id))
     with _lock:
         known = _answers.get(key)

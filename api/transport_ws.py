@@ -244,7 +244,7 @@ class Connection:
     def _deliver(self, operation_id: str, running: _Running) -> None:
         try:
             for payload in running.subscription.take():
-                self._send({"id": operation_id, "type": "next", "payload": running.execute(payload)})
+                self._send_next(operation_id, running.execute.text(payload))
         except ApiError as error:
             self._stop(operation_id)
             self._send({"id": operation_id, "type": "error", "payload": [format_error(error)]})
@@ -257,6 +257,11 @@ class Connection:
         running = self._running.pop(operation_id, None)
         if running is not None:
             self._hub.unfollow(running.subscription)
+
+    def _send_next(self, operation_id: str, payload: str) -> None:
+        """`payload`: the answer as JSON, which others may be sent, too."""
+        head = json.dumps({"id": operation_id, "type": "next"})
+        self._wire.send(f'{head[:-1]}, "payload": {payload}}}')
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
@@ -279,14 +284,15 @@ class Execution:
         has_fragments = len(prepared.document.definitions) > 1  # whose variables would have to be looked for, too
         self._shared = not has_fragments and is_same_for_all(prepared.operation(operation_name))
 
-    def __call__(self, payload: Any = None) -> dict[str, Any]:
+    def text(self, payload: Any) -> str:
+        """The answer about what a subscription delivers, as JSON."""
         viewer = self._context.viewer
         if not (self._shared and isinstance(payload, KillmailView) and viewer is not None):
-            return self._run(payload)
+            return json.dumps(self(payload))
         name = self._arguments[1]
-        return answer(self._prepared.document, name, payload, viewer.character_id, lambda: self._run(payload))
+        return answer(self._prepared.document, name, payload, viewer.character_id, lambda: json.dumps(self(payload)))
 
-    def _run(self, payload: Any) -> dict[str, Any]:
+    def __call__(self, payload: Any = None) -> dict[str, Any]:
         return run(self._prepared, replace(self._context, rows=RowBudget()), *self._arguments, root=payload)
 
 
