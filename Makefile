@@ -54,7 +54,7 @@ format: $(VENV)/installed-dev ## format the code
 
 constraints: | $(VENV)/bin/python ## write constraints.txt anew, after a change of requirements*.txt
 	@rm -rf var/constraints && $(PYTHON) -m venv var/constraints
-	@var/constraints/bin/pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@var/constraints/bin/pip install --quiet --disable-pip-version-check --requirement requirements-bench.txt
 	@head -n 1 constraints.txt > var/constraints.txt
 	@var/constraints/bin/pip freeze >> var/constraints.txt
 	@mv var/constraints.txt constraints.txt && rm -rf var/constraints
@@ -78,7 +78,7 @@ $(VENV)/installed-dev: requirements.txt requirements-dev.txt constraints.txt | $
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt --constraint constraints.txt
 	@touch $@ $(VENV)/installed
 
-$(VENV)/installed-bench: requirements-bench.txt | $(VENV)/installed-dev
+$(VENV)/installed-bench: requirements-bench.txt constraints.txt | $(VENV)/installed-dev
 	@echo "Installing what the benchmarks need …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-bench.txt --constraint constraints.txt
 	@touch $@

@@ -72,6 +72,15 @@ def eligible(user: User) -> bool:
     return login_needed(user) is None
 
 
+#: `token_state` of a row of `users`, for statements that count.
+TOKEN_STATE_SQL = f"""
+    CASE WHEN next_sync_at IS NOT NULL THEN '{TokenState.OK}'
+         WHEN needs_login_reason IS NULL
+              AND REPLACE(' ' || scopes || ' ', ' {KILLMAIL_SCOPE} ', '') = ' ' || scopes || ' '
+         THEN '{TokenState.MISSING_SCOPE}' ELSE '{TokenState.NEEDS_LOGIN}' END
+"""
+
+
 def token_state(user: User) -> TokenState:
     """What a user has to do before syncs go on: nothing, log in again, or log in and allow the scope."""
     if eligible(user):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import time
 from pathlib import Path
 from typing import IO
 
 from settings import VAR, SettingsError
+
+#: Whoever looks whether it is held holds it for a moment: one refusal alone means nothing.
+TRIES, PAUSE_SECONDS = 3, 0.05
 
 
 class AlreadyRunning(RuntimeError):
@@ -26,12 +30,15 @@ def take(database_url: str) -> IO[str]:
             f"DATABASE_URL: {path.parent} cannot be written to: {error.strerror}; "
             "a valid value is sqlite:///var/killmails.db"
         ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise AlreadyRunning("another `python app.py` is running on this database; stop it first") from None
-    return lock
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return lock
+    lock.close()
+    raise AlreadyRunning("another `python app.py` is running on this database; stop it first")
 
 
 def is_held(database_url: str) -> bool:

@@ -9,12 +9,14 @@ _REFUSED = (
     pika.exceptions.ProbableAccessDeniedError,
     pika.exceptions.ProbableAuthenticationError,
     pika.exceptions.AuthenticationError,
-    pika.exceptions.ConnectionClosedByBroker,
 )
+#: AMQP's reply codes for the same: ACCESS_REFUSED and NOT_ALLOWED (no such virtual host).
+_REFUSALS = (403, 530)
 
 
 def why_no_connection(error: Exception) -> str:
     """One line without the address, which holds the password. `error`: what pika raised."""
-    if isinstance(error, _REFUSED):
+    says_no = isinstance(error, pika.exceptions.ConnectionClosedByBroker) and error.reply_code in _REFUSALS
+    if says_no or isinstance(error, _REFUSED):
         return "RabbitMQ refuses the connection: no such user, password or virtual host"
     return f"RabbitMQ does not answer ({type(error).__name__})"

@@ -19,7 +19,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -39,6 +39,8 @@ DEFAULT_ESI = "https://esi.evetech.net"
 DEFAULT_SSO = "https://login.eveonline.com"
 DEFAULT_COMPATIBILITY_DATE = "2026-08-18"
 FIRST_COMPATIBILITY_DATE = date(2020, 1, 1)
+#: UTC. ESI refuses a date that has not come yet (ESI docs: overview).
+COMPATIBILITY_DAY_BEGINS = timedelta(hours=11)
 DEFAULT_PORT = 8000
 CALLBACK_PATH = "/auth/callback"
 DEFAULT_CALLBACK = f"http://127.0.0.1:{DEFAULT_PORT}{CALLBACK_PATH}"
@@ -282,13 +284,13 @@ def _scopes(name: str, value: str) -> tuple[str, ...]:
 
 def _date(name: str, value: str) -> str:
     try:
-        # ESI refuses a date that has not come yet; its day begins at 11:00 UTC.
         asked = date.fromisoformat(value)
-        usable = asked.isoformat() == value and FIRST_COMPATIBILITY_DATE <= asked <= datetime.now(UTC).date()
+        today = (datetime.now(UTC) - COMPATIBILITY_DAY_BEGINS).date()
+        usable = asked.isoformat() == value and FIRST_COMPATIBILITY_DATE <= asked <= today
     except ValueError:
         usable = False
     if not usable:
-        raise _wrong(name, "is not a date, or one that has not come yet", DEFAULT_COMPATIBILITY_DATE)
+        raise _wrong(name, f"must be a date from {FIRST_COMPATIBILITY_DATE} to today", DEFAULT_COMPATIBILITY_DATE)
     return value
 
 

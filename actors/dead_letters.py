@@ -132,13 +132,9 @@ def _sent_at(message: dramatiq.Message[Any]) -> datetime | None:
 
 def _exception(traceback: str) -> str:
     """The first line of a traceback's last exception: a database's error goes on with the statement, and a caret."""
-    lines = [line for line in traceback.splitlines() if line.strip()]
-    frames = [number for number, line in enumerate(lines) if line.startswith(("  ", "Traceback"))]
-    last_frame = max((n for n in frames if lines[n].startswith("  File ")), default=None)
-    if last_frame is None:
-        return lines[-1].strip() if lines else ""
-    said = next((line for line in lines[last_frame + 1 :] if not line.startswith(" ")), "")
-    return said.strip()
+    lines = traceback.splitlines()
+    last_frame = max((n for n, line in enumerate(lines) if line.startswith("  File ")), default=-1)
+    return next((line.strip() for line in lines[last_frame + 1 :] if line.strip() and not line.startswith(" ")), "")
 
 
 def _decode(body: bytes) -> dramatiq.Message[Any] | None:

@@ -71,7 +71,7 @@ def tend_ledger() -> None:
 def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     """One look at everything that may have been left behind."""
     if unbelievable := ledger.draw_near():
-        logger.warning("%s leases and waits ended years ahead; they are over now", unbelievable)
+        logger.warning("%s leases and waits would have ended days and years from now; they are over", unbelievable)
     taken_back = ledger.take_back_expired()
     if taken_back:
         logger.warning("%s killmails whose message or worker went away are pending again", taken_back)

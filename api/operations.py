@@ -14,10 +14,10 @@ from datetime import datetime
 
 from flask import current_app
 
+from accounts import TOKEN_STATE_SQL
 from api.system import QueueCount, Road, System
 from database import execute, from_epoch, utcnow
 from esi import rate_store
-from settings import KILLMAIL_SCOPE
 
 #: Seconds an answer is shown again.
 FRESH_SECONDS = 3.0
@@ -109,14 +109,7 @@ def read(system: System) -> Operations:
         killmails=execute("SELECT COUNT(*) FROM killmails").fetchone()[0],
         ledger=_counts("SELECT state, COUNT(*) FROM ledger GROUP BY state"),
         syncs=_counts("SELECT state, COUNT(*) FROM syncs WHERE finished_at IS NULL GROUP BY state"),
-        users=_counts(
-            f"""
-            SELECT CASE WHEN next_sync_at IS NOT NULL THEN 'ok'
-                        WHEN needs_login_reason IS NULL AND REPLACE(scopes, '{KILLMAIL_SCOPE}', '') = scopes
-                        THEN 'scope missing' ELSE 'needs login' END, COUNT(*)
-            FROM users GROUP BY 1
-            """
-        ),
+        users=_counts(f"SELECT REPLACE(LOWER({TOKEN_STATE_SQL}), '_', ' '), COUNT(*) FROM users GROUP BY 1"),
         names_unknown=execute("SELECT COUNT(*) FROM names WHERE name IS NULL").fetchone()[0],
     )
 

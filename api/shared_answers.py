@@ -45,8 +45,13 @@ def answer(
     return found
 
 
-def is_same_for_all(operation: OperationDefinitionNode) -> bool:
-    """Whether variables, which are each client's own, decide nothing below the root field's arguments."""
+def is_same_for_all(document: DocumentNode, operation: OperationDefinitionNode) -> bool:
+    """Whether variables, which are each client's own, decide nothing below the root field's arguments.
+
+    A document with fragments is not looked into: no page of ours sends one.
+    """
+    if len(document.definitions) > 1:
+        return False
     seen = _Variables()
     for root in operation.selection_set.selections:
         below = getattr(root, "selection_set", None)

@@ -281,8 +281,7 @@ class Execution:
         self._prepared = prepared
         self._context = context
         self._arguments = (variables, operation_name)
-        has_fragments = len(prepared.document.definitions) > 1  # whose variables would have to be looked for, too
-        self._shared = not has_fragments and is_same_for_all(prepared.operation(operation_name))
+        self._shared = is_same_for_all(prepared.document, prepared.operation(operation_name))
 
     def text(self, payload: Any) -> str:
         """The answer about what a subscription delivers, as JSON."""

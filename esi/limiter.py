@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from esi import rate_store
 from esi.charges import Spent
 from esi.clock import DatabaseClock
-from esi.permit import RequestPermit, Reservation, give_back
+from esi.permit import RequestPermit, Reservation, count_downtime, give_back, stay_down
 from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.rate_limit import Bucket, RateGroup, cost_of, reserve_of
 from esi.rate_store import View
 from esi.roads import (
     CROWDED,
-    DOWN,
     DOWNTIME,
     DOWNTIME_FAILURES,
     FIRST_PROBE_SECONDS,
@@ -32,7 +31,6 @@ from esi.roads import (
     RoadLog,
     closed_gate,
     is_down,
-    probe_pause,
 )
 
 __all__ = ["Allowance", "Closed", "Limiter", "RequestPermit", "RoadState"]
@@ -156,11 +154,9 @@ class Limiter:
         """ESI could not be connected to, before anything was reserved: it counts as a 503 does, whoever it was for."""
         now, gate = rate_store.read_gate(DOWNTIME)
         if not is_down(gate):
-            until = now + probe_pause(DOWNTIME_FAILURES)
-            if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN):
-                self._log.closed(DOWNTIME, now, until, DOWN)
+            count_downtime(self._log, now)
         elif gate.closed_until <= now:  # this one would have been the probe
-            rate_store.keep_closed(DOWNTIME, now + probe_pause(gate.failures + 1), at_least=DOWNTIME_FAILURES)
+            stay_down(now, gate.failures)
 
     def forget_idle(self, group: RateGroup, limit: int = SWEPT_AT_A_TIME) -> None:
         """Delete buckets of a group that has one for each character, where a new one would be the same.

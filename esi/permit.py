@@ -157,16 +157,12 @@ class RequestPermit:
 
     def _count_downtime(self, now: float) -> None:
         if self._reservation.probe:
-            until = now + probe_pause(self._reservation.failures(DOWNTIME) + 1)
-            rate_store.keep_closed(DOWNTIME, until, at_least=DOWNTIME_FAILURES)
+            stay_down(now, self._reservation.failures(DOWNTIME))
             return
         if self._reservation.failed_before and not self._reservation.failures(DOWNTIME):
             # Others have succeeded since it failed first: it tells of itself, and not of ESI.
             return
-        until = now + probe_pause(DOWNTIME_FAILURES)
-        weight = FAILED_AGAIN if self._reservation.failed_before else 1
-        if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN, weight):
-            self._log.closed(DOWNTIME, now, until, DOWN)
+        count_downtime(self._log, now, FAILED_AGAIN if self._reservation.failed_before else 1)
 
     def _end_downtime(self) -> None:
         if self._reservation.probe and self._reservation.group == STATUS:
@@ -177,6 +173,18 @@ class RequestPermit:
         else:
             # Sent before the road was closed: tells nothing about what a probe has to find out.
             rate_store.forget_failures(DOWNTIME, fewer_than=DOWNTIME_FAILURES)
+
+
+def count_downtime(log: RoadLog, now: float, weight: int = 1) -> None:
+    """Something failed as in a downtime, `weight` times in a row: enough of them close all roads."""
+    until = now + probe_pause(DOWNTIME_FAILURES)
+    if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN, weight):
+        log.closed(DOWNTIME, now, until, DOWN)
+
+
+def stay_down(now: float, failures: int) -> None:
+    """What was to find out whether ESI is up has failed, after so many failures in a row."""
+    rate_store.keep_closed(DOWNTIME, now + probe_pause(failures + 1), at_least=DOWNTIME_FAILURES)
 
 
 def give_back(reserved: Reservation) -> None:

@@ -82,8 +82,7 @@ def finalize(sync_id: int, cooldown: timedelta) -> Finished | None:
         user_id, found, skipped, failed = row
         saved = found - skipped - failed
         execute("UPDATE syncs SET saved = ? WHERE id = ?", (saved, sync_id))
-        last = _last_killmail_id(user_id)
-        _record(user_id, now, cooldown, last)
+        last = _record(user_id, now, cooldown)
     forget_ended(user_id)
     return Finished(sync_id, user_id, found, saved, skipped, failed, last)
 
@@ -130,32 +129,22 @@ def finish_unchanged(sync: ClaimedSync, *, fresh_for: float, cooldown: timedelta
         )
         if not ended.rowcount:
             return False
-        fresh_until = now + timedelta(seconds=fresh_for)
-        execute(
-            f"""
-            UPDATE users SET last_killmail_sync_at = ?, last_killmail_id = ({_LAST_KILLMAIL}), consecutive_failures = 0,
-                list_fresh_until = ?, last_sync_complete = TRUE,
-                next_sync_at = CASE WHEN next_sync_at IS NULL THEN NULL WHEN full_requested THEN ? ELSE ? END
-            WHERE id = ?
-            """,
-            (now, sync.user_id, fresh_until, now, now + cooldown, sync.user_id),
-        )
+        _record(sync.user_id, now, cooldown, unchanged_until=now + timedelta(seconds=fresh_for))
     forget_ended(sync.user_id)
     return True
 
 
-def _last_killmail_id(user_id: int) -> int | None:
-    row = execute(_LAST_KILLMAIL, (user_id,)).fetchone()
-    return row[0] if row else None
-
-
-def _record(user_id: int, now: datetime, cooldown: timedelta, last_killmail_id: int | None) -> None:
-    """What the user sees of it. A user who may not be synced any more (`next_sync_at` null) stays so."""
-    execute(
-        """
-        UPDATE users SET last_killmail_sync_at = ?, last_killmail_id = ?, consecutive_failures = 0,
-            next_sync_at = CASE WHEN next_sync_at IS NULL THEN NULL WHEN full_requested THEN ? ELSE ? END
-        WHERE id = ?
+def _record(user_id: int, now: datetime, cooldown: timedelta, *, unchanged_until: datetime | None = None) -> int | None:
+    """What the user sees of it; returns the newest stored killmail. A user who may not be synced any more
+    (`next_sync_at` null) stays so. `unchanged_until`: the list was found unchanged, and ESI's cache says so until then.
+    """
+    row = execute(
+        f"""
+        UPDATE users SET last_killmail_sync_at = ?, last_killmail_id = ({_LAST_KILLMAIL}), consecutive_failures = 0,
+            next_sync_at = CASE WHEN next_sync_at IS NULL THEN NULL WHEN full_requested THEN ? ELSE ? END,
+            list_fresh_until = COALESCE(?, list_fresh_until), last_sync_complete = last_sync_complete OR ?
+        WHERE id = ? RETURNING last_killmail_id
         """,
-        (now, last_killmail_id, now, now + cooldown, user_id),
-    )
+        (now, user_id, now, now + cooldown, unchanged_until, unchanged_until is not None, user_id),
+    ).fetchone()
+    return row[0] if row else None

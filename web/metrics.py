@@ -14,10 +14,10 @@ from flask import Blueprint, Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
+from accounts import TOKEN_STATE_SQL
 from api import system
 from api.system import System
 from database import execute
-from settings import KILLMAIL_SCOPE
 
 #: Seconds between two countings.
 FRESH_SECONDS = 5.0
@@ -39,12 +39,7 @@ GAUGES = (
         "users",
         "Users by what they have to do.",
         "token_state",
-        f"""
-        SELECT CASE WHEN next_sync_at IS NOT NULL THEN 'ok'
-                    WHEN needs_login_reason IS NULL AND REPLACE(scopes, '{KILLMAIL_SCOPE}', '') = scopes
-                    THEN 'missing_scope' ELSE 'needs_login' END, COUNT(*)
-        FROM users GROUP BY 1
-        """,
+        f"SELECT LOWER({TOKEN_STATE_SQL}), COUNT(*) FROM users GROUP BY 1",
     ),
     ("names_unknown", "Ids that have no name yet.", None, "SELECT COUNT(*) FROM names WHERE name IS NULL"),
 )

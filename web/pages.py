@@ -42,7 +42,6 @@ def index() -> str:
     return render_template(
         "dashboard.html",
         user=user,
-        token_state=accounts.token_state(user),
         cool_down_ends_at=syncs.cool_down_ends_at(user, system.current().settings.sync_cooldown_minutes),
         sync=history[0] if history else None,
         syncs=history,

@@ -145,3 +145,16 @@ def tick(crew: Crew) -> Callable[[], None]:
         crew.drain()
 
     return look
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Every statement run from now on, on every thread."""
+    seen: list[str] = []
+
+    def note(query: Any) -> None:
+        seen.append(" ".join(str(getattr(query, "sql", query)).split()))
+
+    database.db.obj.query_hooks.append(note)
+    yield seen
+    database.db.obj.query_hooks.remove(note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -19,19 +19,6 @@ from database import db, execute
 from models import Fetch, RateSlot, SyncState
 from tests.actors.asking import age_leases, ask, only_row, only_sync, rows, stored, wake
 from tests.actors.simulated import Pilot
-
-
-@pytest.fixture
-def statements() -> Iterator[list[str]]:
-    """Every statement run from now on, on every thread."""
-    seen: list[str] = []
-
-    def note(query: Any) -> None:
-        seen.append(" ".join(str(getattr(query, "sql", query)).split()))
-
-    db.obj.query_hooks.append(note)
-    yield seen
-    db.obj.query_hooks.remove(note)
 
 
 @pytest.fixture

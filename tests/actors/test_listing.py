@@ -27,21 +27,19 @@ def test_an_unchanged_list_is_a_304_and_a_finished_sync(simulated, sync):
     assert pilot.user.list_etag is not None, "the ETag is kept for the next time"
 
 
-def test_an_unchanged_list_costs_eight_statements_and_one_message(simulated, sync, post):
+def test_an_unchanged_list_costs_eight_statements_and_one_message(simulated, sync, post, statements):
     """The scheduler asks for every pilot's list, and most have nothing new."""
     pilot = simulated.pilot(3)
     sync(pilot)
     before = len(post.messages)
     asked = ask(pilot, Trigger.SCHEDULE)
-    seen: list[str] = []
-    hook = lambda event: seen.append(event.sql)  # noqa: E731 - to be taken out again by identity
-    db.obj.query_hooks.append(hook)
+    statements.clear()
     assert asked.sync_id is not None
     sync_user.fn(asked.sync_id)
-    db.obj.query_hooks.remove(hook)
+    spent = [sql for sql in statements if not sql.startswith(("BEGIN", "COMMIT"))]
 
     assert Sync.get_by_id(asked.sync_id).state == SyncState.FINISHED
-    assert len([sql for sql in seen if not sql.startswith(("BEGIN", "COMMIT"))]) <= 8
+    assert len(spent) <= 8
     assert [message.actor for message in post.messages[before:]] == ["sync_user"]
 
 

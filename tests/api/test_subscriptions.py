@@ -88,6 +88,33 @@ class TestNewKillmail:
         assert losses[0]["attackers"] == [{"damageDone": 10}]
         assert losses[0]["items"] == [{"items": [{"flag": 5}]}, {"items": []}]
 
+    @pytest.mark.parametrize(
+        ("query", "variables"),
+        [
+            ("subscription ($n: Int) { newKillmail { id attackers(first: $n) { damageDone } } }", ({"n": 0}, {"n": 1})),
+            (
+                "subscription ($yes: Boolean!) { newKillmail { id attackers @include(if: $yes) { damageDone } } }",
+                ({"yes": False}, {"yes": True}),
+            ),
+            (
+                "subscription ($n: Int) { newKillmail { id ...f } }"
+                " fragment f on Killmail { attackers(first: $n) { damageDone } }",
+                ({"n": 0}, {"n": 1}),
+            ),
+        ],
+        ids=["argument", "directive", "fragment"],
+    )
+    def test_one_document_with_variables_of_ones_own(
+        self, connect: Connect, viewer: User, query: str, variables: tuple[dict[str, Any], ...]
+    ) -> None:
+        """What is the same for all is executed once; what each client asks for is not."""
+        clients = [connect(viewer) for _ in variables]
+        for client, each in zip(clients, variables, strict=True):
+            client.subscribe(query, **each)
+            client.settle()
+        store(1, viewer)
+        assert [len(client.next()["newKillmail"].get("attackers", [])) for client in clients] == [0, 1]
+
     def test_others_killmails_do_not_come(self, connect: Connect, viewer: User) -> None:
         client = watching(connect, viewer)
         store(1, make_user(90_000_002))

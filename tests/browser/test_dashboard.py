@@ -99,6 +99,26 @@ def test_a_lost_connection_is_told_and_made_up_for(system: Cluster, pilot: Pilot
     pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
 
 
+def test_a_session_that_ended_meanwhile_is_told(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
+    # Given a dashboard whose connection is lost, and its pilot logs out elsewhere
+    character_id, name = new_pilot(killmails=1)
+    pilot.log_in(name)
+    pilot.wait_for_sync()
+    live = pilot.page.locator("#live")
+    expect(live).to_have_attribute("data-state", "live")
+    assert system.web is not None
+    system.web.kill()
+    expect(live).to_have_text(re.compile("Connection lost"), timeout=PATIENCE_MS)
+    User.update(session_epoch=User.session_epoch + 1).where(User.character_id == character_id).execute()
+    # When the connection is back
+    system.start_web()
+    # Then the page says so, and goes on saying so
+    expect(live).to_have_text(re.compile("You are signed out"), timeout=PATIENCE_MS)
+    pilot.page.wait_for_timeout(1_500)
+    expect(live).to_have_attribute("data-state", "signed out")
+    pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
+
+
 def test_waiting_says_for_what_and_until_when(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
     # Given a sync that ESI makes wait
     character_id, name = new_pilot(killmails=2)

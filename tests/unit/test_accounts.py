@@ -10,8 +10,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 import accounts
-from accounts import TokenState, eligible, token_state
-from database import db, utcnow
+from accounts import TOKEN_STATE_SQL, TokenState, eligible, token_state
+from database import db, execute, utcnow
 from esi.errors import SsoConfiguration, SsoError, SsoUnavailable
 from models import Killmail, User, UserKillmail
 from settings import KILLMAIL_SCOPE
@@ -131,26 +131,35 @@ def test_logins_at_once_make_one_user_and_none_is_lost(any_db, sso, cipher):
     assert User.select().count() == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "state"),
-    [
-        ({}, TokenState.OK),
-        ({"access_token": None, "expires_at": None}, TokenState.OK),
-        ({"expires_at": datetime(2020, 1, 1)}, TokenState.OK),
-        ({"needs_login_reason": REFUSED}, TokenState.NEEDS_LOGIN),
-        ({"needs_login_reason": REFUSED, "scopes": ""}, TokenState.NEEDS_LOGIN),
-        ({"refresh_token": None}, TokenState.NEEDS_LOGIN),
-        ({"refresh_token": None, "scopes": ""}, TokenState.MISSING_SCOPE),
-        ({"scopes": f"publicData {KILLMAIL_SCOPE}"}, TokenState.OK),
-        ({"scopes": f"x{KILLMAIL_SCOPE}"}, TokenState.MISSING_SCOPE),
-    ],
-)
+STATES = [
+    ({}, TokenState.OK),
+    ({"access_token": None, "expires_at": None}, TokenState.OK),
+    ({"expires_at": datetime(2020, 1, 1)}, TokenState.OK),
+    ({"needs_login_reason": REFUSED}, TokenState.NEEDS_LOGIN),
+    ({"needs_login_reason": REFUSED, "scopes": ""}, TokenState.NEEDS_LOGIN),
+    ({"refresh_token": None}, TokenState.NEEDS_LOGIN),
+    ({"refresh_token": None, "scopes": ""}, TokenState.MISSING_SCOPE),
+    ({"scopes": f"publicData {KILLMAIL_SCOPE}"}, TokenState.OK),
+    ({"scopes": f"x{KILLMAIL_SCOPE}"}, TokenState.MISSING_SCOPE),
+]
+
+
+@pytest.mark.parametrize(("changes", "state"), STATES)
 def test_token_state_and_eligibility(changes: dict[str, Any], state: TokenState):
     user = User(scopes=KILLMAIL_SCOPE, refresh_token="ciphertext", access_token="ciphertext")
     for name, value in changes.items():
         setattr(user, name, value)
     assert token_state(user) is state
     assert eligible(user) is (state is TokenState.OK)
+
+
+@pytest.mark.parametrize(("changes", "state"), STATES)
+def test_a_statement_that_counts_says_the_same(any_db, sso, cipher, changes: dict[str, Any], state: TokenState):
+    user = log_in(sso, cipher)
+    due = user.next_sync_at if state is TokenState.OK else None
+    User.update(**changes, next_sync_at=due).execute()
+    assert execute(f"SELECT {TOKEN_STATE_SQL} FROM users").fetchall() == [(state.value,)]
+    assert token_state(User.get_by_id(user.id)) is state
 
 
 def test_signing_out_everywhere_changes_only_that_users_epoch(any_db, sso, cipher):

@@ -11,12 +11,13 @@ const PATIENCE_MS = 10_000;
 const FINAL_CODES = new Set([4400, 4401, 4403, 4406]);
 
 export class Live {
-  // `onState` gets "live", "catching up", "paused", "reconnecting" or "signed out". `catchUp` is awaited before "live" whenever
-  // the connection was away.
+  // `onState` gets "live", "catching up", "paused", "reconnecting" or "signed out". `catchUp` is awaited before "live"
+  // whenever the connection was away.
   constructor({ onState = () => {}, catchUp = async () => {} } = {}) {
     this.onState = onState;
     this.catchUp = catchUp;
     this.operations = new Map();
+    this.refused = new Set(); // ids of what lasts and was refused for now
     this.lastId = 0;
     this.pause = FIRST_PAUSE_MS;
     this.acknowledged = false;
@@ -101,9 +102,7 @@ export class Live {
   leave() {
     const socket = this.socket;
     this.socket = undefined;
-    this.acknowledged = false;
-    clearInterval(this.heart);
-    clearTimeout(this.silence);
+    this.forget();
     for (const id of [...this.operations.keys()]) this.end(id);
     socket?.close();
     this.onState("signed out");
@@ -112,12 +111,17 @@ export class Live {
   // Refused for now: too many operations, or a database that is away. What lasts is asked for again.
   again(id, operation) {
     const socket = this.socket;
+    this.refused.add(id);
     this.onState("paused");
     setTimeout(() => {
-      if (this.socket !== socket || !this.acknowledged || !this.operations.has(id)) return;
+      if (this.socket !== socket || !this.refused.delete(id) || !this.operations.has(id)) return;
       this.sendOperation(id, operation);
-      this.onState("live");
+      this.follows();
     }, LONGEST_PAUSE_MS);
+  }
+
+  follows() {
+    this.onState(this.refused.size ? "paused" : "live");
   }
 
   async opened() {
@@ -132,7 +136,7 @@ export class Live {
       if (this.socket !== socket || !this.acknowledged) return;
     }
     this.wasLive = true;
-    this.onState("live");
+    this.follows();
   }
 
   beat() {
@@ -144,11 +148,17 @@ export class Live {
     }, PATIENCE_MS);
   }
 
-  closed(code) {
-    this.socket = undefined;
+  // What belonged to a connection that is over.
+  forget() {
     this.acknowledged = false;
+    this.refused.clear();
     clearInterval(this.heart);
     clearTimeout(this.silence);
+  }
+
+  closed(code) {
+    this.socket = undefined;
+    this.forget();
     for (const [id, { lasting }] of [...this.operations]) if (!lasting) this.end(id);
     if (FINAL_CODES.has(code)) {
       this.onState("signed out");
