@@ -192,7 +192,7 @@ def test_an_answer_to_our_own_fault_carries_them_too(
     def fail(*_: Any) -> None:
         raise KeyError("detail")
 
-    monkeypatch.setattr("accounts.token_state", fail)
+    monkeypatch.setattr("api.syncs.page_of", fail)
     response = client.get("/")
     assert response.status_code == 500
     assert "'unsafe-inline'" not in response.headers["Content-Security-Policy"]
