@@ -163,6 +163,14 @@ class PrivateRabbitmq:
             connection.close()
         return dropped
 
+    def depth(self, queue: str) -> int:
+        """How many messages of this queue are ready, and with nobody yet."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        try:
+            return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
+        finally:
+            connection.close()
+
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0

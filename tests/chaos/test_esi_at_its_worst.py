@@ -124,7 +124,7 @@ def lose_the_sso(system: Cluster, browsers: dict[int, Browser]) -> None:
     no_token = f"SELECT COUNT(*) = 0 FROM users WHERE {usable}"
     wait_until(lambda: system.scalar(no_token), "no token may be used any longer", TOKEN_LIFE)
     before = system.simulated.last_seq()
-    system.simulated.post("jwks/rotate", {"keep_old": True})
+    system.simulated.post("jwks/rotate", {"keep_old": False})
     system.simulated.post("sso_downtime", {"seconds": SSO_DOWN})
     fight_and_queue(system, list(browsers))
     for character_id, browser in browsers.items():
