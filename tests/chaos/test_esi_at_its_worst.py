@@ -58,7 +58,7 @@ def test_esi_at_its_worst(tmp_path: Path, both_services: None) -> None:
         pilots = sorted(system.simulated.truth())
         early, late = pilots[:3], pilots[3:]
         browsers = log_in(system, early)
-        wait_until(system.is_quiet, "what the first have is stored while all is well", 60)
+        wait_until(system.is_quiet, "what the first have is stored while all is well", 420 if LONG else 60)
 
         misbehave(system)
         log_in(system, late)

@@ -105,7 +105,8 @@ class Chaos:
         self.revive()
 
     def purge(self) -> None:
-        wait_until(lambda: self.rabbitmq.depth(queues.KILLMAILS) > 0, "there are messages to be dropped", 30, 0.02)
+        # A window of messages that an earlier disaster has lost is sent again when its lease is over.
+        wait_until(lambda: self.rabbitmq.depth(queues.KILLMAILS) > 0, "there are messages to be dropped", 240, 0.02)
         dropped = self.rabbitmq.purge(queues.KILLMAILS, queues.SYNCS)
         self.done["purges"] += 1
         self.done["messages purged"] += dropped
