@@ -1,7 +1,8 @@
 """What a subscription delivers, and when. Sending it is left to the socket (`api/transport_ws.py`).
 
 Two threads meet here. The hub's tells a subscription what happened and must never wait; the socket's own takes what is
-to be sent, at the pace its client reads. Where a subscription may have missed something it reads the database again,
+to be sent, at the pace its client reads. What the hub's can send without waiting it sends itself, as long as the
+socket's has nothing in hand. Where a subscription may have missed something it reads the database again,
 so that a lost event costs a moment and no killmail.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,8 +32,8 @@ REPLAY_CHUNK = 200
 WHOLE_CHUNK = 10
 #: A replay starts so much earlier: a transaction that began before another may commit after it.
 OVERLAP = timedelta(seconds=30)
-#: How many sent killmails are remembered before those that cannot come again are forgotten.
-REMEMBERED = 5_000
+#: How many sent killmails are remembered, at least, before those that cannot come again are forgotten.
+REMEMBERED = 64
 #: Seconds after which a sync that is followed is read again without an event: waiting ends by itself.
 SYNC_REREAD_SECONDS = 5.0
 #: Ids one subscription may ask the names of, and seconds after which it looks again without an event.
@@ -43,11 +43,15 @@ NAMES_REREAD_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who subscribes. `wake` tells the socket that there is something to take, `overflow` that it is too slow."""
+    """Who subscribes. `wake` tells the socket that there is something to take, `overflow` that it is too slow.
+
+    `send_at_once` sends what can be sent without waiting; False: it was not sent.
+    """
 
     viewer: User
     wake: Callable[[], None]
     overflow: Callable[[], None]
+    send_at_once: Callable[[Any], bool] = lambda payload: False
 
 
 class Subscription(ABC):
@@ -58,6 +62,7 @@ class Subscription(ABC):
         self.viewer_id: int = reader.viewer.id
         self._wake = reader.wake
         self._overflow = reader.overflow
+        self._send_at_once = reader.send_at_once
         self.ended = False
 
     @abstractmethod
@@ -74,6 +79,9 @@ class Subscription(ABC):
     def resume(self) -> None:  # noqa: B027 - most have nothing to make up for
         """Something may have been missed."""
 
+    def stop(self) -> None:  # noqa: B027 - most are sent by the socket's own thread alone
+        """The client has had enough: from now on nobody sends any more of it."""
+
 
 class NewKillmails(Subscription):
     """The viewer's killmails as they are stored, each once. With `after`, first what came since that one."""
@@ -83,12 +91,15 @@ class NewKillmails(Subscription):
         super().__init__(reader)
         self.named_fields = named_fields
         self._lock = threading.Lock()
-        self._live: deque[KillmailView] = deque()
-        self._replay: deque[int] = deque()
+        self._live: list[KillmailView] = []
+        self._replay: list[int] = []
         self._sent: dict[int, datetime] = {}
+        self._most_sent = REMEMBERED
         self._position = utcnow()
         self._missed = after is not None
         self._catching_up = False
+        self._in_hand = True  # the socket's thread may have something that it has not sent yet
+        self._stopped = False
         if after is not None:
             self._position = self._reached_at(after)
             self._sent[after] = self._position
@@ -96,13 +107,22 @@ class NewKillmails(Subscription):
     def tell(self, killmail: KillmailView) -> None:
         """Called by the hub for a killmail that the viewer may see."""
         with self._lock:
+            if self._stopped:
+                return
             if self._catching_up or self._missed:
                 self._missed = True  # the replay will come upon it
+            elif not self._in_hand and self._is_sent(killmail):
+                return
             elif len(self._live) >= MAX_WAITING:
                 self._overflow()
             else:
                 self._live.append(killmail)
+                self._in_hand = True
         self._wake()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
 
     def resume(self) -> None:
         with self._lock:
@@ -116,11 +136,18 @@ class NewKillmails(Subscription):
             return self._next_chunk()
         with self._lock:
             self._catching_up = False
-            fresh, self._live = self._live, deque()
-        return [killmail for killmail in fresh if self._is_new(killmail.id, killmail.created_at)]
+            fresh, self._live = self._live, []
+            self._in_hand = bool(fresh)
+            return [killmail for killmail in fresh if self._is_new(killmail.id, killmail.created_at)]
 
     def seconds_until_due(self) -> float | None:
-        return 0.0 if self._replay or self._missed else None
+        return 0.0 if self._replay or self._missed or self._in_hand else None
+
+    def _is_sent(self, killmail: KillmailView) -> bool:
+        """Whether this one needs no more sending: it is out before, or now."""
+        if killmail.id in self._sent:
+            return True
+        return self._send_at_once(killmail) and self._is_new(killmail.id, killmail.created_at)
 
     def _begin_replay(self) -> None:
         with self._lock:
@@ -128,6 +155,7 @@ class NewKillmails(Subscription):
                 return
             self._missed = False
             self._catching_up = True
+            self._in_hand = True
         with db.connection_context():
             reached = killmails.reached_since(self.viewer, self._position - OVERLAP)
         for killmail_id, reached_at in reached:
@@ -136,7 +164,7 @@ class NewKillmails(Subscription):
 
     def _next_chunk(self) -> list[KillmailView]:
         most = WHOLE_CHUNK if self.named_fields & UNBOUNDED else REPLAY_CHUNK
-        chunk = [self._replay.popleft() for _ in range(min(most, len(self._replay)))]
+        chunk, self._replay = self._replay[:most], self._replay[most:]
         with db.connection_context():
             return killmails.load(chunk, self.named_fields)
 
@@ -145,9 +173,10 @@ class NewKillmails(Subscription):
             return False
         self._sent[killmail_id] = reached_at
         self._position = max(self._position, reached_at)
-        if len(self._sent) > REMEMBERED:
+        if len(self._sent) > self._most_sent:
             oldest = self._position - 2 * OVERLAP
             self._sent = {each: at for each, at in self._sent.items() if at >= oldest}
+            self._most_sent = max(REMEMBERED, 2 * len(self._sent))
         return True
 
     def _reached_at(self, after: int) -> datetime:

@@ -2,8 +2,9 @@
 
 The protocol page is https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md; close codes mean what it says.
 One thread serves a socket: it reads what the client says, takes what its subscriptions have, executes the documents on
-that and sends. It alone waits for its client. Queries and subscriptions are served; mutations change the session
-cookie, which only an HTTP response can, and are refused.
+that and sends. It alone waits for its client; what is the same for many and needs no waiting is sent by the hub's
+thread, because to wake a thousand costs more than to write to a thousand. Queries and subscriptions are served;
+mutations change the session cookie, which only an HTTP response can, and are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-from flask import Blueprint, abort, current_app, request
+from flask import Blueprint, abort, current_app, g, request
 from flask_sock import Sock
 from graphql import OperationType
 from limits import parse
@@ -32,7 +33,7 @@ from api.hub import GOING_AWAY, SIGNED_OUT, Hub
 from api.killmail_views import KillmailView
 from api.limits import RowBudget
 from api.session import current_user
-from api.shared_answers import answer, is_same_for_all
+from api.shared_answers import Answer, answer, is_same_for_all
 from api.subscribing import open_subscription
 from api.subscriptions import Reader, Subscription
 from api.system import System
@@ -76,11 +77,13 @@ def refuse_foreign_origins() -> None:
 @sock.route("/graphql", bp=blueprint)  # type: ignore[untyped-decorator]
 def serve(ws: Any) -> None:
     """One socket, from its handshake to its end, in a thread of its own."""
-    user, owner = current_user(), user_or_address()
-    if not db.is_closed():
-        db.close()  # a socket lives for hours; connections are for work
     hub = cast(Hub, current_app.extensions[EXTENSION])
-    Connection(Wire(ws), hub, system.current(), user, owner).serve()
+    connection = Connection(Wire(ws), hub, system.current(), current_user(), user_or_address())
+    # A socket lives for hours: connections are for work, and who it is stands in the database.
+    if not db.is_closed():
+        db.close()
+    g.pop("user", None)
+    connection.serve()
 
 
 class _CloseError(Exception):
@@ -97,7 +100,6 @@ class Connection:
         self.owner = owner
         self.user_id = None if user is None else user.id
         self.session_epoch = None if user is None else user.session_epoch
-        self._user = user
         self._wire = wire
         self._hub = hub
         self._system = of
@@ -146,6 +148,7 @@ class Connection:
     def _step(self) -> None:
         """Wait for something to do, and do it."""
         self._wire.wait(self._seconds_to_wait())
+        self._wire.finish()
         for text in self._wire.received():
             self._receive(text)
         if self._closing is not None:
@@ -161,7 +164,7 @@ class Connection:
         due = [running.subscription.seconds_until_due() for running in self._running.values()]
         if not self._acknowledged:
             due.append(max(0.0, self._init_deadline - time.monotonic()))
-        if self._user is None:
+        if self.user_id is None:
             due.append(max(0.0, self._idle_deadline - time.monotonic()))
         return min((seconds for seconds in due if seconds is not None), default=None)
 
@@ -191,7 +194,7 @@ class Connection:
         if not self._acknowledged:
             raise _CloseError(UNAUTHORIZED, "Unauthorized")
         operation_id = _operation_id(message)
-        if self._user is None:
+        if self.user_id is None:
             self._idle_deadline = time.monotonic() + STRANGER_SECONDS
         if operation_id in self._running:
             raise _CloseError(ID_TAKEN, f"Subscriber for {operation_id} already exists")
@@ -217,7 +220,7 @@ class Connection:
         context = Context(self._system, viewer, prepared.named_fields)
         execute = Execution(prepared, context, variables, operation_name)
         if operation.operation is OperationType.QUERY:
-            self._send({"id": operation_id, "type": "next", "payload": execute()})
+            self._send({"id": operation_id, "type": "next", "payload": execute.once()})
             self._send({"id": operation_id, "type": "complete"})
             return
         if operation.operation is OperationType.MUTATION:
@@ -226,7 +229,12 @@ class Connection:
             raise Unauthenticated
         if len(self._running) >= MAX_SUBSCRIPTIONS:
             raise RateLimited(f"One socket carries {MAX_SUBSCRIPTIONS} subscriptions.")
-        reader = Reader(viewer, self._wire.wake, lambda: self.close(SLOW_CONSUMER, "Slow consumer"))
+        reader = Reader(
+            viewer,
+            self._wire.wake,
+            lambda: self.close(SLOW_CONSUMER, "Slow consumer"),
+            lambda payload: self._send_at_once(operation_id, execute, payload),
+        )
         subscription = open_subscription(reader, self._system, prepared, operation, variables)
         self._running[operation_id] = _Running(subscription, execute)
         # From here on the hub tells it; what came before is read by the first `take`.
@@ -234,7 +242,7 @@ class Connection:
 
     def _viewer(self) -> User | None:
         """The signed-in user as of now."""
-        if self._user is None:
+        if self.user_id is None:
             return None
         user: User | None = User.get_or_none((User.id == self.user_id) & (User.session_epoch == self.session_epoch))
         if user is None:
@@ -244,7 +252,7 @@ class Connection:
     def _deliver(self, operation_id: str, running: _Running) -> None:
         try:
             for payload in running.subscription.take():
-                self._send_next(operation_id, running.execute.text(payload))
+                self._wire.send_frame(running.execute(payload).frame(operation_id))
         except ApiError as error:
             self._stop(operation_id)
             self._send({"id": operation_id, "type": "error", "payload": [format_error(error)]})
@@ -256,12 +264,17 @@ class Connection:
     def _stop(self, operation_id: str) -> None:
         running = self._running.pop(operation_id, None)
         if running is not None:
+            running.subscription.stop()
             self._hub.unfollow(running.subscription)
 
-    def _send_next(self, operation_id: str, payload: str) -> None:
-        """`payload`: the answer as JSON, which others may be sent, too."""
-        head = json.dumps({"id": operation_id, "type": "next"})
-        self._wire.send(f'{head[:-1]}, "payload": {payload}}}')
+    def _send_at_once(self, operation_id: str, execute: Execution, payload: Any) -> bool:
+        """Called by the hub's thread, which one socket's trouble must not stop. False: this socket's own has to."""
+        try:
+            shared = execute.shared(payload)
+        except Exception:
+            log.exception("an answer failed; it is tried again for one socket")
+            return False
+        return shared is not None and self._wire.send_at_once(shared.frame(operation_id))
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
@@ -283,15 +296,19 @@ class Execution:
         self._arguments = (variables, operation_name)
         self._shared = is_same_for_all(prepared.document, prepared.operation(operation_name))
 
-    def text(self, payload: Any) -> str:
-        """The answer about what a subscription delivers, as JSON."""
+    def __call__(self, payload: Any) -> Answer:
+        """The answer about what a subscription delivers."""
+        return self.shared(payload) or Answer(json.dumps(self.once(payload)))
+
+    def shared(self, payload: Any) -> Answer | None:
+        """The same where others may be sent it, too; None where they may not."""
         viewer = self._context.viewer
         if not (self._shared and isinstance(payload, KillmailView) and viewer is not None):
-            return json.dumps(self(payload))
-        name = self._arguments[1]
-        return answer(self._prepared.document, name, payload, viewer.character_id, lambda: json.dumps(self(payload)))
+            return None
+        document, name = self._prepared.document, self._arguments[1]
+        return answer(document, name, payload, viewer.character_id, lambda: json.dumps(self.once(payload)))
 
-    def __call__(self, payload: Any = None) -> dict[str, Any]:
+    def once(self, payload: Any = None) -> dict[str, Any]:
         return run(self._prepared, replace(self._context, rows=RowBudget()), *self._arguments, root=payload)
 
 
