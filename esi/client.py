@@ -1,4 +1,4 @@
-"""ESI: the six requests a killmail sync needs. Each takes a permit, makes one request, and returns values.
+"""ESI: the seven requests a killmail sync needs. Each takes a permit, makes one request, and returns values.
 
 The address is https://esi.evetech.net, its contract the OpenAPI document of the compatibility date that is sent. The
 invariant: what is returned was checked field by field (`values.py`), and whatever goes wrong is an EsiError whose text
@@ -162,6 +162,12 @@ class EsiClient:
         """A character's name, for those POST /universe/names does not know. Raises EsiError."""
         what = f"character {character_id}"
         return _read(self._send("GET", f"/characters/{character_id:d}", permit, what), what, values.character_name)
+
+    def security_status(self, solar_system_id: int, permit: Permit) -> float:
+        """A solar system's security status, 1.0 to -1.0, as exact as ESI tells it. Raises EsiError."""
+        what = f"solar system {solar_system_id}"
+        answer = self._send("GET", f"/universe/systems/{solar_system_id:d}", permit, what)
+        return _read(answer, what, lambda body: values.security_status(body, solar_system_id))
 
     def status(self, permit: Permit) -> ServerStatus:
         """The state of the game server. Raises EsiError."""

@@ -146,6 +146,17 @@ def character_name(body: Any) -> str:
     return text(_mapping(body).get("name"), "name", most=MAX_NAME)
 
 
+def security_status(body: Any, solar_system_id: int) -> float:
+    """The security status in a solar system's body, which has to be that of the one that was asked for."""
+    mapping = _mapping(body)
+    if integer(mapping.get("system_id"), "system_id") != solar_system_id:
+        raise MalformedError("it is another solar system")
+    status: Any = mapping.get("security_status")
+    if type(status) not in (int, float) or not -1.0 <= status <= 1.0:
+        raise MalformedError("security_status is not a number from -1.0 to 1.0")
+    return float(status)
+
+
 def server_status(body: Any) -> ServerStatus:
     """The state of the game server; before 2026 `vip` was left out when false."""
     mapping = _mapping(body)

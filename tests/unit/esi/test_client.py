@@ -223,7 +223,7 @@ def test_a_429_whose_body_breaks_off_is_still_a_429(client, server, permit):
     assert caught.value.retry_after == 8
 
 
-# --- status, prices, character
+# --- status, prices, character, solar system
 
 
 def test_the_status_of_the_server(client, server, permit):
@@ -281,6 +281,49 @@ def test_a_character_without_a_usable_name_is_a_broken_answer(client, server, pe
 
     with pytest.raises(EsiTransport, match="name"):
         client.character_name(90000001, permit)
+
+
+@pytest.mark.parametrize("status", [0.9459131360054016, -0.99, 1, 0, -1.0])
+def test_a_solar_systems_security_status(client, server, permit, status):
+    server.script(reply(200, {"system_id": 30000142, "security_status": status, "name": "Jita"}))
+
+    assert client.security_status(30000142, permit) == status
+    assert server.last.target == "/universe/systems/30000142"
+    assert permit.calls == ["answered 200"]
+
+
+@pytest.mark.parametrize("status", ["0.9", None, True, [0.9], {}, 1.0000001, -1.1, 1e308, 2**63 - 1])
+def test_a_security_status_that_is_none_is_a_broken_answer(client, server, permit, status):
+    server.script(reply(200, {"system_id": 30000142, "security_status": status}))
+
+    with pytest.raises(EsiTransport, match="security_status"):
+        client.security_status(30000142, permit)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"system_id": 30000142, "security_status": NaN}',
+        b'{"system_id": 30000142, "security_status": -1e999}',
+        b'{"system_id": 30000144, "security_status": 0.5}',
+        b'{"system_id": "30000142", "security_status": 0.5}',
+        b'{"security_status": 0.5}',
+        b"[0.5]",
+        b"<html>",
+    ],
+)
+def test_what_is_not_that_solar_system_is_a_broken_answer(client, server, permit, body):
+    server.script(reply(200, body))
+
+    with pytest.raises(EsiTransport, match=r"^solar system 30000142: the answer is broken"):
+        client.security_status(30000142, permit)
+
+
+def test_a_solar_system_nobody_knows_is_not_found(client, server, permit):
+    server.script(reply(404, {"error": "Solar system not found!"}))
+
+    with pytest.raises(EsiNotFound):
+        client.security_status(30000142, permit)
 
 
 def test_bodies_are_sent_and_read_as_json(client, server, permit):
