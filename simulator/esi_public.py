@@ -1,4 +1,4 @@
-"""Bodies of ESI's public routes beside the killmails: names, characters, status and prices.
+"""Bodies of ESI's public routes beside the killmails: names, characters, solar systems, status and prices.
 
 Pure functions of the world; the same question has the same answer for as long as the world stands.
 """
@@ -15,6 +15,9 @@ MOST_NAMES: Final = 1000
 _DAY: Final = 86_400
 _DOWNTIME: Final = 11 * 3600
 _INT64: Final = 2**63
+#: Ids of wormhole systems (EVE's documentation, ranges of ids), and what the game has for every one of them.
+_WORMHOLES: Final = range(31_000_000, 32_000_000)
+_WORMHOLE_SECURITY: Final = -0.99
 
 
 def names(world: World, asked: object) -> Response:
@@ -53,6 +56,29 @@ def character(world: World, character_id: int) -> dict[str, Any] | None:
     if pilot and pilot.alliance_id is not None:
         sheet["alliance_id"] = pilot.alliance_id
     return sheet
+
+
+def solar_system(world: World, system_id: int) -> dict[str, Any] | None:
+    """A solar system that has a name, or None."""
+    category, name = world.names.get(system_id, ("", ""))
+    if category != "solar_system":
+        return None
+    rng = random.Random(f"system {system_id}")
+    return {
+        "constellation_id": rng.randint(20_000_001, 20_000_800),
+        "name": name,
+        "position": {axis: rng.uniform(-5e17, 5e17) for axis in "xyz"},
+        "security_status": world.security_statuses.get(system_id, _security_of(system_id)),
+        "star_id": rng.randint(40_000_000, 40_500_000),
+        "system_id": system_id,
+    }
+
+
+def _security_of(system_id: int) -> float:
+    """For those the catalog does not have: the same every time, in every world."""
+    if system_id in _WORMHOLES:
+        return _WORMHOLE_SECURITY
+    return round(random.Random(f"security {system_id}").uniform(-1, 1), 6)
 
 
 def status(players: int, now: float) -> dict[str, Any]:

@@ -141,6 +141,11 @@ def _character(call: Call) -> Response:
     return Response.error(404, "Character not found") if body is None else _public_json(call, body, 86_400)
 
 
+def _system(call: Call) -> Response:
+    body = esi_public.solar_system(call.state.world, int(call.match["system_id"]))
+    return Response.error(404, "Solar system not found!") if body is None else _public_json(call, body, 86_400)
+
+
 def _status(call: Call) -> Response:
     return _public_json(call, esi_public.status(call.state.settings.players, call.request.at), 30)
 
@@ -193,6 +198,7 @@ ROUTES: Final = (
     ),
     Route("names", "POST", re.compile(r"/universe/names"), None, None, _names),
     Route("character", "GET", re.compile(r"/characters/(?P<character_id>\d{1,19})"), None, None, _character),
+    Route("system", "GET", re.compile(r"/universe/systems/(?P<system_id>\d{1,19})"), None, None, _system),
     Route("status", "GET", re.compile(r"/status"), "status", None, _status),
     Route("prices", "GET", re.compile(r"/markets/prices"), None, None, _prices),
     Route(

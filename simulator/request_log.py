@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 ESI_ROUTES: Final = frozenset(
-    {"recent", "killmail", "names", "character", "status", "prices", "corporation", "wars", "unknown"}
+    {"recent", "killmail", "names", "character", "system", "status", "prices", "corporation", "wars", "unknown"}
 )
 SSO_ROUTES: Final = frozenset({"metadata", "authorize", "token", "jwks", "revoke"})
 ROUTES: Final = ESI_ROUTES | SSO_ROUTES

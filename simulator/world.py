@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
 
+from simulator import catalog
 from simulator.names import Names, catalog_names, name_the_unnamed
 from simulator.wire import Payload
 
@@ -108,6 +109,8 @@ class World:
     pilots: dict[int, Pilot] = field(default_factory=dict)
     killmails: dict[int, Killmail] = field(default_factory=dict)
     names: Names = field(default_factory=catalog_names)
+    #: Of solar systems; one that is not here has what its id gives (`esi_public.py`).
+    security_statuses: dict[int, float] = field(default_factory=catalog.SECURITY_STATUSES.copy)
     rng: random.Random = field(init=False)
 
     def __post_init__(self) -> None:

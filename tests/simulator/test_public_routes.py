@@ -1,4 +1,4 @@
-"""POST /universe/names, GET /characters/{id}, /status and /markets/prices, and the OpenAPI document."""
+"""POST /universe/names, GET /characters/{id}, /universe/systems/{id}, /status, /markets/prices; the OpenAPI text."""
 
 import json
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from simulator import esi_public
+from simulator.world import World
 from tests.simulator.conftest import DOCUMENTS
 
 
@@ -51,6 +53,56 @@ def test_a_character_has_a_public_sheet(simulate):
     assert sheet.json()["name"] == client.names([pilot]).json()[0]["name"]
     assert sheet.headers["Cache-Control"] == "public, max-age=86400"
     assert client.get("/characters/12").status_code == 404
+
+
+def test_a_solar_system_tells_its_security_status(simulate):
+    client = simulate()
+
+    answer = client.get("/universe/systems/30000142")
+
+    assert answer.json() | {"position": None} == {
+        "constellation_id": answer.json()["constellation_id"],
+        "name": "Jita",
+        "position": None,
+        "security_status": 0.945913,
+        "star_id": answer.json()["star_id"],
+        "system_id": 30000142,
+    }
+    assert answer.json()["position"].keys() == {"x", "y", "z"}
+    assert answer.headers["Cache-Control"] == "public, max-age=86400"
+    assert "X-Ratelimit-Group" not in answer.headers
+
+
+@pytest.mark.parametrize("system_id", [31000001, 31001535, 31999999])
+def test_wormholes_have_the_security_status_of_wormholes(system_id):
+    assert _solar_system(World(), system_id)["security_status"] == -0.99
+
+
+def test_a_system_of_no_catalog_has_the_same_status_in_every_world():
+    ids = range(30009000, 30009200)
+    first, second = ([_solar_system(World(seed), one)["security_status"] for one in ids] for seed in (1, 2))
+    assert first == second
+    assert all(-1.0 <= status <= 1.0 for status in first)
+    assert len(set(first)) > 190
+
+
+def _solar_system(world: World, system_id: int) -> dict[str, Any]:
+    world.names[system_id] = ("solar_system", f"System {system_id}")
+    body = esi_public.solar_system(world, system_id)
+    assert body is not None
+    return body
+
+
+def test_what_is_no_solar_system_is_404_and_an_error(simulate):
+    """esi/README.md §2.5: routes without a bucket count towards the error limit."""
+    client = simulate()
+    pilot = next(iter(client.truth()))
+
+    for one in (670, pilot, 39999999):
+        answer = client.get(f"/universe/systems/{one}")
+        assert (answer.status_code, answer.json()) == (404, {"error": "Solar system not found!"})
+    assert answer.headers["X-ESI-Error-Limit-Remain"] == "97"
+    assert client.get("/universe/systems/Jita").status_code == 404
 
 
 def test_status_has_its_own_bucket(simulate):
