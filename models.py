@@ -345,6 +345,22 @@ class Name(Table):
 Name.add_index(Name.index(Name.retry_at, where=Name.name.is_null(), name="names_wanted"))
 
 
+class SolarSystem(Table):
+    """How safe a solar system is. A row without a status is wanted, from `retry_at` on; a status is kept for good."""
+
+    id: Any = BigIntegerField(primary_key=True)
+    security_status: Any = DoubleField(null=True, constraints=[Check("security_status BETWEEN -1.0 AND 1.0")])
+    retry_at: Any = DateTimeField(null=True)
+
+    class Meta:
+        table_name = "solar_systems"
+
+
+SolarSystem.add_index(
+    SolarSystem.index(SolarSystem.retry_at, where=SolarSystem.security_status.is_null(), name="solar_systems_wanted")
+)
+
+
 class Price(Table):
     """What one of a type is worth in ISK, as ESI's market prices said last."""
 
@@ -383,6 +399,7 @@ TABLES: tuple[type[Table], ...] = (
     RateBucket,
     Gate,
     Name,
+    SolarSystem,
     Price,
     PriceList,
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from peewee import Database
+from peewee import Database, IntegrityError
 from playhouse.migrations import Runner
 
 import database
@@ -168,6 +168,34 @@ def test_down_leaves_nothing_and_up_again_everything(empty_db: Database) -> None
 
     assert migrations.upgrade() == ALL
     assert schema() == before
+
+
+def test_systems_that_have_a_name_are_wanted(empty_db: Database, directory: Path) -> None:
+    """Given names from before solar systems were kept, When it is upgraded, Then the systems of them are wanted."""
+    later = [path for path in directory.glob("*.py") if path.stem >= "0003"]
+    kept = {path: path.read_text() for path in later}
+    for path in later:
+        path.unlink()
+    migrations.upgrade()
+    named = [(30000142, "Jita", "solar_system"), (587, "Rifter", "inventory_type"), (30000144, None, None)]
+    with db.connection_context():
+        for id_, text, category in named:
+            models.Name.create(id=id_, name=text, category=category, force_insert=True)
+    for path, text in kept.items():
+        path.write_text(text)
+
+    assert migrations.upgrade() == [path.stem for path in sorted(later)]
+
+    with db.connection_context():
+        rows = models.SolarSystem.select(models.SolarSystem.id, models.SolarSystem.security_status).tuples()
+        assert list(rows) == [(30000142, None)]
+
+
+@pytest.mark.parametrize("status", [1.1, -1.1, float("inf")])
+def test_no_row_holds_an_impossible_security_status(empty_db: Database, status: float) -> None:
+    migrations.upgrade()
+    with db.connection_context(), pytest.raises(IntegrityError):
+        models.SolarSystem.create(id=1, security_status=status, force_insert=True)
 
 
 def test_an_older_schema_is_told_what_to_run(empty_db: Database) -> None:
