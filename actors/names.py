@@ -1,22 +1,24 @@
-"""`resolve_names`: what the ids in stored killmails are called. It needs no argument: the table says what is wanted."""
+"""`resolve_names`: what the ids in stored killmails are called.
+
+It needs no argument: the table says what is wanted. What a run does not get to is handed back, never held until a claim
+runs out: a worker that stops leaves it to the next one, and a closed road until it opens.
+"""
 
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from collections.abc import Collection
+from datetime import datetime, timedelta
 
 import dramatiq
 
 import runtime
 from actors import sending
-from actors.middleware import THIS_ADDRESS, stopping
-from actors.permits import permit_for
 from actors.queues import LAST, NAMES
+from actors.road import Road
 from database import db, execute, lock_clause, placeholders, utcnow
 from esi.client import Name as EsiName
-from esi.errors import EsiError, EsiNotFound, EsiTransport
-from esi.limiter import Closed, RequestPermit
-from esi.rate_limit import UNBUCKETED
+from esi.errors import EsiError, EsiNotFound
 from events import NamesResolved, publish
 from models import Name
 
@@ -44,26 +46,36 @@ CHARACTER_IDS = (range(90_000_000, 98_000_000), range(2_100_000_000, 2_147_483_6
     max_age=30 * 60_000,  # carries nothing: a newer one does the same
 )
 def resolve_names() -> None:
-    """Resolve up to 1,000 wanted ids."""
-    wanted = _claim_wanted()
-    if not wanted:
-        return
+    """Resolve up to 1,000 wanted ids; go on where more is wanted."""
     road = Road()
+    more = _resolve_ids(road)
+    if (more and road.reopens_at is None) or road.handed_over:
+        sending.send(resolve_names)
+
+
+def _resolve_ids(road: Road) -> bool:
+    """Whether it was a whole batch, so that more may be wanted."""
+    wanted = frozenset(_claim_wanted())
+    if not wanted:
+        return False
     try:
         found = runtime.esi().names(wanted, road.acquire)
-        names = [*found.names, *_single_characters(found.unknown, road)]
     except EsiError as error:
-        logger.info("%s names wait: %s", len(wanted), error)
-        return
+        road.fail(error)
+        return False
+    singles, unanswered = _single_characters(found.unknown, road)
+    names = [*found.names, *singles]
     _save(names)
-    named = {name.id for name in names}
-    _put_off(found.unknown - named, UNKNOWN_RETRY)
-    if not road.closed and not found.unknown:  # nothing was halved: every id was in an answer
-        _put_off(frozenset(wanted) - found.unknown - named, UNSETTLED_RETRY)
+    unknown = found.unknown - unanswered - {name.id for name in singles}
+    _put_off(unknown, utcnow() + UNKNOWN_RETRY)
+    unsettled = wanted - unknown - {name.id for name in names}
+    if road.reopens_at is not None:
+        _put_off(unsettled, road.reopens_at)
+    elif not found.unknown:  # nothing was halved: every id was in an answer
+        _put_off(unsettled, utcnow() + UNSETTLED_RETRY)
     if names:
         publish(NamesResolved())
-    if len(wanted) == BATCH:
-        sending.send(resolve_names)
+    return len(wanted) == BATCH
 
 
 def names_wanted() -> bool:
@@ -88,40 +100,25 @@ def _claim_wanted() -> list[int]:
     return [id_ for (id_,) in rows]
 
 
-class Road:
-    """Permission for the requests of one run; remembers whether it was refused."""
-
-    closed = False
-
-    def acquire(self) -> RequestPermit | None:
-        """None where the road is closed, or ESI cannot be reached: what is found by then is kept."""
-        if stopping():
-            self.closed = True
-            return None
-        try:
-            return permit_for(UNBUCKETED, THIS_ADDRESS, background=True)
-        except (Closed, EsiTransport) as closed:
-            logger.info("names wait: %s", closed)
-            self.closed = True
-            return None
-
-
-def _single_characters(unknown: frozenset[int], road: Road) -> list[EsiName]:
+def _single_characters(unknown: frozenset[int], road: Road) -> tuple[list[EsiName], set[int]]:
+    """Characters' names by their own route, and those of the characters that it gave no answer for."""
     names = []
     characters = [id_ for id_ in sorted(unknown) if any(id_ in ids for ids in CHARACTER_IDS)]
+    unanswered = set(characters)
     for character_id in characters[:SINGLE_CHARACTERS]:
         permit = road.acquire()
         if permit is None:
             break
         try:
             name = runtime.esi().character_name(character_id, permit)
+            names.append(EsiName(character_id, name, "character"))
         except EsiNotFound:
-            continue
+            pass
         except EsiError as error:
-            logger.info("single names wait: %s", error)
+            road.fail(error)
             break
-        names.append(EsiName(character_id, name, "character"))
-    return names
+        unanswered.remove(character_id)
+    return names, unanswered
 
 
 def _save(names: list[EsiName]) -> None:
@@ -133,7 +130,7 @@ def _save(names: list[EsiName]) -> None:
             ).execute()
 
 
-def _put_off(unknown: frozenset[int], wait: timedelta) -> None:
-    if unknown:
-        ids = sorted(unknown)
-        execute(f"UPDATE names SET retry_at = ? WHERE id IN ({placeholders(ids)})", (utcnow() + wait, *ids))
+def _put_off(ids: Collection[int], until: datetime) -> None:
+    if ids:
+        ordered = sorted(ids)
+        execute(f"UPDATE names SET retry_at = ? WHERE id IN ({placeholders(ordered)})", (until, *ordered))

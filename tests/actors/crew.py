@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.worker import Worker
 
+from tests.actors.post import Post, fresh_queues
+
 #: Seconds after which a drain that does not come to an end is a failure of the test.
 LIMIT_SECONDS = 20.0
 
@@ -39,6 +41,22 @@ class Crew:
         finally:
             worker.stop(timeout=10_000)
             self.broker.middleware[:] = middleware
+
+    def stop_when(self, condition: Callable[[], object], post: Post, seconds: float = LIMIT_SECONDS) -> None:
+        """Tell the worker to stop in the middle of its work, as soon as the condition holds. Its process ends, and with
+        it what stood in the queues."""
+        middleware = list(self.broker.middleware)
+        worker = Worker(self.broker, worker_threads=1, worker_timeout=10)
+        worker.start()
+        try:
+            deadline = time.monotonic() + seconds
+            while not condition():
+                assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {self._waiting()}"
+                time.sleep(0.005)
+        finally:
+            worker.stop(timeout=10_000)
+            self.broker.middleware[:] = middleware
+            fresh_queues(self.broker, post)
 
     @property
     def dead(self) -> list[str]:

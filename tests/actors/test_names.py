@@ -154,6 +154,44 @@ def test_a_road_closed_from_the_start_asks_nothing_and_comes_back(simulated, cre
     assert _names() == {50_000: "Thing 50000"}
 
 
+def test_a_closed_road_is_waited_for_no_longer_than_it_is_closed(simulated, crew, later, tick):
+    _invent(simulated, [50_000])
+    _want(50_000)
+    execute("INSERT INTO gates (name, closed_until, reason, failures) VALUES ('unbucketed', ?, 'errors', 1)",
+            (time.time() + 20,))  # fmt: skip
+    _run(crew)
+    assert not names_wanted(), "nobody asks before"
+    later(25)
+    tick()
+    assert _names() == {50_000: "Thing 50000"}
+
+
+def test_a_worker_that_stops_hands_back_what_it_has_not_asked_for(simulated, crew, post, tick):
+    """Given a batch that is refused for one id, When the worker is told to stop, Then another one goes on at once."""
+    known = list(range(50_000, 50_015))
+    _invent(simulated, known)
+    _want(*known, 49_999)
+    simulated.configure(latency_ms=[300, 300])
+    resolve_names.send()
+    crew.stop_when(lambda: simulated.asked("names"), post)
+    assert len(simulated.asked("names")) == 1
+    assert names_wanted()
+    assert len(post.to("resolve_names")) == 2, "the second one is for the next worker"
+    simulated.configure(latency_ms=[0, 0])
+    tick()
+    assert {id_: f"Thing {id_}" for id_ in known} | {49_999: None} == _names()
+
+
+def test_a_worker_that_stops_leaves_characters_to_their_own_route(simulated, crew, post):
+    """Refused with all others, and not asked for alone yet: that is no reason to wait for hours."""
+    _want(NOBODY)
+    simulated.configure(latency_ms=[300, 300])
+    resolve_names.send()
+    crew.stop_when(lambda: simulated.asked("names"), post)
+    assert simulated.asked("character") == []
+    assert names_wanted()
+
+
 def test_a_failing_route_is_asked_again_later(simulated, crew, later, tick):
     _invent(simulated, [50_000])
     _want(50_000)
