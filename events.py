@@ -49,7 +49,7 @@ class SyncFinished:
 
 @dataclass(frozen=True, slots=True)
 class NamesResolved:
-    """Ids have got names that had none."""
+    """Ids have got names that had none, or solar systems their security status."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""`resolve_names`: what the ids in stored killmails are called.
+"""`resolve_names`: what the ids in stored killmails are called, and how safe the solar systems among them are.
 
-It needs no argument: the table says what is wanted. What a run does not get to is handed back, never held until a claim
+It needs no argument: the tables say what is wanted. What a run does not get to is handed back, never held until a claim
 runs out: a worker that stops leaves it to the next one, and a closed road until it opens.
 """
 
@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 import dramatiq
 
 import runtime
+import solar_systems
 from actors import sending
 from actors.queues import LAST, NAMES
 from actors.road import Road
+from actors.solar_systems import resolve_systems
 from database import db, execute, lock_clause, placeholders, utcnow
 from esi.client import Name as EsiName
 from esi.errors import EsiError, EsiNotFound
@@ -42,14 +44,14 @@ CHARACTER_IDS = (range(90_000_000, 98_000_000), range(2_100_000_000, 2_147_483_6
     queue_name=NAMES,
     priority=LAST,
     max_retries=0,  # the tick sends it again while anything is wanted
-    time_limit=5 * 60_000,  # a batch that is halved down to its bad ids, at ESI's slowest
+    time_limit=10 * 60_000,  # a batch that is halved down to its bad ids, and twenty systems, at ESI's slowest
     max_age=30 * 60_000,  # carries nothing: a newer one does the same
 )
 def resolve_names() -> None:
-    """Resolve up to 1,000 wanted ids; go on where more is wanted."""
+    """Resolve up to 1,000 wanted ids, then a few solar systems; go on where more is wanted."""
     road = Road()
-    more = _resolve_ids(road)
-    if (more and road.reopens_at is None) or road.handed_over:
+    more = [_resolve_ids(road), resolve_systems(road)]
+    if (any(more) and road.reopens_at is None) or road.handed_over:
         sending.send(resolve_names)
 
 
@@ -79,11 +81,11 @@ def _resolve_ids(road: Road) -> bool:
 
 
 def names_wanted() -> bool:
-    """Whether any id is due to be asked for."""
+    """Whether any id, or the status of any solar system, is due to be asked for."""
     row = execute(
         "SELECT 1 FROM names WHERE name IS NULL AND (retry_at IS NULL OR retry_at <= ?) LIMIT 1", (utcnow(),)
     ).fetchone()
-    return row is not None
+    return row is not None or solar_systems.wanted()
 
 
 def _claim_wanted() -> list[int]:
@@ -122,12 +124,14 @@ def _single_characters(unknown: frozenset[int], road: Road) -> tuple[list[EsiNam
 
 
 def _save(names: list[EsiName]) -> None:
+    """Solar systems among them are wanted from now on: their status is next."""
     now = utcnow()
     with db.atomic():
         for name in sorted(names, key=lambda name: name.id):
             Name.update(name=name.name, category=name.category, retry_at=None, updated_at=now).where(
                 Name.id == name.id
             ).execute()
+        solar_systems.enter([name.id for name in names if name.category == "solar_system"])
 
 
 def _put_off(ids: Collection[int], until: datetime) -> None:

@@ -72,6 +72,7 @@ def test_putting_off_all_brings_nobody_forward_and_nobody_back() -> None:
     assert solar_systems.claim() is None
     pass_time(minutes=2.1)
     assert [solar_systems.claim(), solar_systems.claim()] == [OISIO, None]
+    assert solar_systems.security_statuses([JITA, TAMA, OISIO]) == {JITA: 0.9}
     pass_time(minutes=13)
     assert {solar_systems.claim(), solar_systems.claim()} == {OISIO, TAMA}
 
