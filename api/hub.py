@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import events
 from api import killmails, syncs
-from api.subscriptions import Names, NewKillmails, Subscription, SyncProgress
+from api.subscriptions import NewKillmails, Subscription, SyncProgress, Unknown
 from database import UNAVAILABLE_ERRORS, db
 from events import KillmailStored, NamesResolved, Notice, Resumed, SyncChanged, SyncFinished
 from models import User
@@ -190,7 +190,7 @@ class Hub:
         self._check_sessions({user_id for user_id, _ in seen_by} | {view.user_id for view in views})
         self._tell_killmails(seen_by)
         if any(isinstance(notice, NamesResolved) for notice in notices):
-            self._tell_names()
+            self._tell_resolved()
         self._tell_syncs(views, listed=True)
         self._tell_progress()
 
@@ -217,10 +217,10 @@ class Hub:
             if killmail_id in views:
                 follower.tell(views[killmail_id])
 
-    def _tell_names(self) -> None:
+    def _tell_resolved(self) -> None:
         """Each looks for its own: the event does not say which."""
         for subscription in self._all_subscriptions():
-            if isinstance(subscription, Names):
+            if isinstance(subscription, Unknown):
                 subscription.resume()
 
     def _tell_syncs(self, views: Iterable[syncs.SyncView], *, listed: bool) -> None:

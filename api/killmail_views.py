@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from api.security import security_status
+from api import security
 from api.values import ValueView, values_of
 from database import MAX_PARAMETERS
-from models import Attacker, Killmail, KillmailItem, Name, Victim
+from models import Attacker, Killmail, KillmailItem, Name, SolarSystem, Victim
 
 ZKILLBOARD = "https://zkillboard.com/kill"
 
@@ -30,6 +30,13 @@ Row = Any
 #: The id of something, to what it is called.
 Naming = Callable[[int | None], "Entity | None"]
 
+#: Looked up for each row that is returned, and for no other. Without a name of its own peewee takes it for the last
+#: column that its SQL mentions, and the number for an id.
+_SECURITY_STATUS: Any = (
+    SolarSystem.select(SolarSystem.security_status)
+    .where(SolarSystem.id == Killmail.solar_system_id)
+    .alias("security_status")
+)
 KILLMAIL_COLUMNS = (
     Killmail.killmail_id,
     Killmail.killmail_hash,
@@ -50,6 +57,7 @@ KILLMAIL_COLUMNS = (
     Victim.position_x,
     Victim.position_y,
     Victim.position_z,
+    _SECURITY_STATUS,
 )
 _ATTACKER_COLUMNS = (
     Attacker.killmail,
@@ -134,12 +142,16 @@ class ItemView:
 
 @dataclass(frozen=True, slots=True)
 class KillmailView:
-    """`attackers`, `final_blow`, `items` and `value` are empty where they were not asked for."""
+    """`attackers`, `final_blow`, `items` and `value` are empty where they were not asked for.
+
+    `security_status`: the solar system's, as the game shows it; None until it is known.
+    """
 
     id: int
     killmail_hash: str = field(repr=False)
     killmail_time: datetime
     solar_system: Entity | None
+    security_status: float | None
     moon_id: int | None
     war_id: int | None
     attacker_count: int
@@ -151,10 +163,6 @@ class KillmailView:
     final_blow: AttackerView | None
     items: Sequence[ItemView]
     value: ValueView | None = None
-
-    @property
-    def security_status(self) -> float | None:
-        return None if self.solar_system is None else security_status(self.solar_system.id)
 
     @property
     def zkillboard_url(self) -> str:
@@ -252,6 +260,7 @@ def _view(row: Row, attackers: list[Row], items: list[Row], naming: Naming) -> K
         killmail_hash=row[1],
         killmail_time=row[2],
         solar_system=naming(row[3]),
+        security_status=None if row[19] is None else security.shown(row[19]),
         moon_id=row[4],
         war_id=row[5],
         attacker_count=row[6],

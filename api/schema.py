@@ -21,6 +21,7 @@ subscription = ObjectType("Subscription")
 @subscription.field("syncProgress")
 @subscription.field("workerStatusUpdates")
 @subscription.field("names")
+@subscription.field("securityStatuses")
 def resolve_event(payload: Any, _info: Any, **_arguments: Any) -> Any:
     """What a subscription delivers is the root its document is executed on (`api/subscriptions.py`)."""
     return payload

@@ -1,40 +1,35 @@
-"""The security status of solar systems, as far as it is known here: a small table, and wormhole space by its ids.
+"""The security status of solar systems as the game shows it: 1.0 to -1.0 with one decimal.
 
-Killmails do not hold it, and the routes of ESI that this system uses do not tell it; what is not in the table is shown
-without one. Statuses do not change but for a few systems in the game's history.
+The rule: https://developers.eveonline.com/docs/guides/system-security/. What is known is left to `solar_systems.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from functools import cache
 
-from settings import ROOT
-
-TABLE = ROOT / "api" / "security_status.csv"
-#: Wormhole systems (EVE's documentation, ranges of ids). Every one has −0.99, which the game shows as −1.0.
-WORMHOLES = range(31_000_000, 32_000_000)
+import solar_systems
 
 _TENTH = Decimal("0.1")
 
 
-def security_status(solar_system_id: int) -> float | None:
-    """As the game shows it, 1.0 to −1.0 with one decimal; None where it is not known."""
-    if solar_system_id in WORMHOLES:
-        return -1.0
-    exact = _table().get(solar_system_id)
-    return None if exact is None else _shown(exact)
+@dataclass(frozen=True, slots=True)
+class SolarSystemView:
+    """A solar system whose security status is known."""
+
+    id: int
+    security_status: float
 
 
-def _shown(exact: Decimal) -> float:
+def known_of(solar_system_ids: Collection[int]) -> list[SolarSystemView]:
+    """Those whose status is known."""
+    statuses = solar_systems.security_statuses(solar_system_ids)
+    return [SolarSystemView(each, shown(exact)) for each, exact in statuses.items()]
+
+
+def shown(exact: float) -> float:
     """Rounded; but what is above 0.0 is never shown as 0.0, because that is where CONCORD's law ends."""
-    if 0 < exact < _TENTH / 2:
+    if 0 < exact < 0.05:
         return 0.1
-    return float(exact.quantize(_TENTH, ROUND_HALF_UP)) + 0.0  # no negative zero
-
-
-@cache
-def _table() -> dict[int, Decimal]:
-    lines = TABLE.read_text().splitlines()
-    rows = (line.split(",") for line in lines if not line.startswith("#"))
-    return {int(system_id): Decimal(status) for system_id, status in rows}
+    return float(Decimal(str(exact)).quantize(_TENTH, ROUND_HALF_UP)) + 0.0  # no negative zero

@@ -11,8 +11,19 @@ from api.errors import BadUserInput
 from api.execution import InvalidDocumentError, Prepared
 from api.scalars import parse_id
 from api.schema import schema
-from api.subscriptions import Names, NewKillmails, Reader, Subscription, SyncProgress, WorkerStatusUpdates
+from api.subscriptions import (
+    Names,
+    NewKillmails,
+    Reader,
+    SecurityStatuses,
+    Subscription,
+    SyncProgress,
+    Unknown,
+    WorkerStatusUpdates,
+)
 from api.system import System
+
+_UNKNOWN: dict[str, type[Unknown]] = {"names": Names, "securityStatuses": SecurityStatuses}
 
 
 def open_subscription(
@@ -27,8 +38,8 @@ def open_subscription(
     if field == "syncProgress":
         sync_id = arguments.get("sync_id")
         return SyncProgress(reader, None if sync_id is None else parse_id(sync_id, "syncId"))
-    if field == "names":
-        return Names(reader, {parse_id(each, "ids") for each in arguments["ids"]})
+    if field in _UNKNOWN:
+        return _UNKNOWN[field](reader, {parse_id(each, "ids") for each in arguments["ids"]})
     return WorkerStatusUpdates(reader, system, arguments.get("interval_seconds"))
 
 

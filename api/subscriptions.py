@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from api import killmails, syncs
+from api import killmails, security, syncs
 from api.errors import BadUserInput
 from api.killmail_views import UNBOUNDED, Entity, KillmailView, names_of
+from api.security import SolarSystemView
 from api.system import System
 from api.worker_status import queue_status
 from database import db, utcnow
@@ -36,9 +37,9 @@ OVERLAP = timedelta(seconds=30)
 REMEMBERED = 64
 #: Seconds after which a sync that is followed is read again without an event: waiting ends by itself.
 SYNC_REREAD_SECONDS = 5.0
-#: Ids one subscription may ask the names of, and seconds after which it looks again without an event.
-MAX_NAMES = 1_000
-NAMES_REREAD_SECONDS = 30.0
+#: Ids one subscription may ask about, and seconds after which it looks again without an event.
+MAX_UNKNOWN = 1_000
+UNKNOWN_REREAD_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,34 +233,52 @@ class SyncProgress(Subscription):
             return syncs.latest_of(self.viewer.id)
 
 
-class Names(Subscription):
-    """The names of some ids, as they become known; ends when all are."""
+class Unknown(Subscription):
+    """What is not known yet of some ids, as it becomes known; ends when all is."""
 
     def __init__(self, reader: Reader, ids: Collection[int]) -> None:
         """Raises BadUserInput."""
         super().__init__(reader)
-        if not 1 <= len(ids) <= MAX_NAMES:
-            raise BadUserInput(f"ids must be 1 to {MAX_NAMES}.")
+        if not 1 <= len(ids) <= MAX_UNKNOWN:
+            raise BadUserInput(f"ids must be 1 to {MAX_UNKNOWN}.")
         self._wanted = set(ids)
         self._reread_at = 0.0
 
     def resume(self) -> None:
-        """Called by the hub when names were resolved, whosever they are."""
+        """Called by the hub when anything was resolved, whatever it was."""
         self._reread_at = 0.0
         self._wake()
 
-    def take(self) -> list[list[Entity]]:
+    @abstractmethod
+    def _read(self, ids: Collection[int]) -> Sequence[Entity | SolarSystemView]:
+        """Of these, what is known by now."""
+
+    def take(self) -> list[Sequence[Entity | SolarSystemView]]:
         if time.monotonic() < self._reread_at:
             return []
-        self._reread_at = time.monotonic() + NAMES_REREAD_SECONDS
+        self._reread_at = time.monotonic() + UNKNOWN_REREAD_SECONDS
         with db.connection_context():
-            known = names_of(self._wanted)
-        self._wanted -= known.keys()
+            known = self._read(self._wanted)
+        self._wanted -= {each.id for each in known}
         self.ended = not self._wanted
-        return [[Entity(each, name) for each, name in known.items()]] if known else []
+        return [known] if known else []
 
     def seconds_until_due(self) -> float | None:
         return max(0.0, self._reread_at - time.monotonic())
+
+
+class Names(Unknown):
+    """What ids are called."""
+
+    def _read(self, ids: Collection[int]) -> Sequence[Entity]:
+        return [Entity(each, name) for each, name in names_of(ids).items()]
+
+
+class SecurityStatuses(Unknown):
+    """How safe solar systems are."""
+
+    def _read(self, ids: Collection[int]) -> Sequence[SolarSystemView]:
+        return security.known_of(ids)
 
 
 class WorkerStatusUpdates(Subscription):

@@ -17,6 +17,7 @@ from models import (
     Killmail,
     KillmailItem,
     Name,
+    SolarSystem,
     Sync,
     SyncItem,
     SyncState,
@@ -211,6 +212,11 @@ def wait_for_killmail(sync: Sync, killmail_id: int, **changes: Any) -> None:
     SyncItem.create(sync=sync.id, killmail_id=killmail_id, force_insert=True)
     values = {"killmail_id": killmail_id, "killmail_hash": "0" * 40, "priority": 8}
     Fetch.create(**{**values, **changes}, force_insert=True)
+
+
+def secure(solar_system_id: int, security_status: float | None) -> None:
+    """A solar system whose security status is known, or wanted."""
+    SolarSystem.create(id=solar_system_id, security_status=security_status, force_insert=True)
 
 
 def name(entity_id: int, text: str | None) -> None:

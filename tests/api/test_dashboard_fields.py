@@ -9,10 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 
 import prices
-from api.security import security_status
+from api import security
 from database import utcnow
 from models import User
-from tests.web_app import make_killmail, make_sync, make_user, wait_for_killmail
+from tests.web_app import make_killmail, make_sync, make_user, secure, wait_for_killmail
 
 QUERY = """
 {
@@ -31,6 +31,7 @@ def test_they_are_all_there(client: FlaskClient, sign_in: Callable[[User], None]
     sync = make_sync(user.id, state="FETCHING", found=2, pages=1, next_page=2)
     wait_for_killmail(sync, 9, state="rejected", attempts=1, last_error="no such killmail")
     make_killmail(1, user, solar_system_id=31_000_001)
+    secure(31_000_001, -0.99)
     prices.ask()
     prices.save({587: 100.0, 34: 1.0, 35: 1.0})
     # When everything is asked for
@@ -54,14 +55,32 @@ def test_they_are_all_there(client: FlaskClient, sign_in: Callable[[User], None]
 
 
 @pytest.mark.parametrize(
-    ("solar_system_id", "shown"),
+    ("exact", "shown"),
     [
-        (30_000_142, 0.9),  # Jita, 0.946
-        (30_002_813, 0.3),  # Tama
-        (30_004_759, -0.4),  # 1DQ1-A
-        (31_000_005, -1.0),
-        (30_999_999, None),
+        (0.9459131360054016, 0.9),
+        (0.45, 0.5),
+        (0.4499, 0.4),
+        (0.05, 0.1),
+        (0.0001, 0.1),
+        (0.0, 0.0),
+        (-0.04, 0.0),
+        (-0.385, -0.4),
+        (-0.99, -1.0),
+        (1.0, 1.0),
     ],
 )
-def test_security_as_the_game_shows_it(solar_system_id: int, shown: float | None) -> None:
-    assert security_status(solar_system_id) == shown
+def test_security_as_the_game_shows_it(exact: float, shown: float) -> None:
+    assert str(security.shown(exact)) == str(shown), "-0.0 is not 0.0"
+
+
+@pytest.mark.parametrize("system", [None, (30_000_142, None), (30_000_144, 0.9)])
+def test_security_that_is_not_known_is_null(
+    client: FlaskClient, sign_in: Callable[[User], None], system: tuple[int, float | None] | None
+) -> None:
+    user = make_user()
+    sign_in(user)
+    make_killmail(1, user, solar_system_id=30_000_142)
+    if system is not None:
+        secure(*system)
+    data = client.post("/graphql", json={"query": "{ killmail(id: 1) { securityStatus } }"}).get_json()["data"]
+    assert data == {"killmail": {"securityStatus": None}}

@@ -268,7 +268,7 @@ def test_a_page_costs_the_same_number_of_statements_whatever_its_size(
 def test_what_is_not_asked_for_is_not_read(client: FlaskClient, viewer: User, monkeypatch: pytest.MonkeyPatch) -> None:
     make_killmail(1, viewer)
     statements = count_statements(monkeypatch)
-    client.post("/graphql", json={"query": "{ killmails { nodes { id isLoss } } }"})
+    client.post("/graphql", json={"query": "{ killmails { nodes { id isLoss securityStatus } } }"})
     assert len(statements) == 2, statements  # the session's user, and the page
 
 

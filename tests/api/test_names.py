@@ -43,7 +43,7 @@ def test_known_ones_come_at_once_and_the_others_when_they_are(connect: Connect, 
 
 
 def test_a_lost_event_costs_a_moment(connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriptions, "NAMES_REREAD_SECONDS", 0.05)
+    monkeypatch.setattr(subscriptions, "UNKNOWN_REREAD_SECONDS", 0.05)
     name(2, None)
     client = connect(viewer)
     client.subscribe(NAMES, ids=["2"])

@@ -48,8 +48,8 @@ def test_a_first_login_shows_killmails_as_they_come(system: Cluster, pilot: Pilo
     pilot.wait_for_sync()
     expect(summary).to_have_text("Done: 60 new")
     assert max(positions) <= 1.0
-    # And the page ends as the server would make it, names included
-    expect(pilot.page.locator("[data-name-of]")).to_have_count(0, timeout=PATIENCE_MS)
+    # And the page ends as the server would make it, names and security included
+    expect(pilot.page.locator("[data-name-of], [data-security-of]")).to_have_count(0, timeout=PATIENCE_MS)
     live = [text.split() for text in pilot.rows.all_inner_texts()]
     assert pilot.was_not_reloaded()
     pilot.open()

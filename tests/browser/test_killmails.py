@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from database import execute, utcnow
 from tests.acceptance.cluster import Cluster
 from tests.browser.pilot import PATIENCE_MS, Pilot
 
@@ -104,6 +106,27 @@ def test_one_killmail(katja: Pilot) -> None:
     body = json.loads(saved(katja, "Raw JSON").read_text())
     assert page.url.endswith(str(body["killmail_id"]))
     assert len(body["attackers"]) == len(numbers)
+
+
+@pytest.mark.parametrize("kind", ["dashboard", "list", "killmail"])
+def test_security_is_filled_in_when_it_is_known(katja: Pilot, kind: str) -> None:
+    # Given a page of systems of which ESI has not told anything yet
+    unknown = katja.page.locator("[data-security-of]")
+    expect(unknown).to_have_count(0, timeout=PATIENCE_MS)
+    path = {"dashboard": "/", "list": "/killmails", "killmail": f"/killmails/{katja.shown_ids()[0]}"}[kind]
+    execute("UPDATE solar_systems SET security_status = NULL, retry_at = ?", (utcnow() + timedelta(hours=1),))
+    katja.open(path)
+    assert unknown.count() > 0
+    katja.marks_the_page()
+    # When it does
+    execute("UPDATE solar_systems SET retry_at = NULL")
+    # Then the page shows it, as the server would have
+    expect(unknown).to_have_count(0, timeout=PATIENCE_MS)
+    assert katja.was_not_reloaded()
+    live = [each.evaluate("it => it.outerHTML") for each in katja.page.locator(".security").all()]
+    assert katja.inaccessible() == []
+    katja.open(path)
+    assert [each.evaluate("it => it.outerHTML") for each in katja.page.locator(".security").all()] == live
 
 
 def test_hostile_names_are_text(

@@ -9,8 +9,10 @@ import pytest
 from peewee import Database
 
 import solar_systems
+from api import killmails
 from database import db, utcnow
 from models import SolarSystem
+from tests.web_app import make_killmail, make_user
 
 JITA, TAMA, OISIO = 30_000_142, 30_002_813, 30_002_799
 
@@ -95,3 +97,15 @@ def test_of_many_at_once_each_gets_another() -> None:
     for thread in threads:
         thread.join(30)
     assert sorted(each for each in claimed if each is not None) == ids
+
+
+def test_killmails_are_read_with_what_is_known_of_their_systems() -> None:
+    viewer = make_user()
+    solar_systems.enter([JITA, TAMA])
+    solar_systems.save(JITA, 0.945913)
+    for killmail_id, system_id in enumerate((JITA, TAMA, OISIO, JITA), start=1):
+        make_killmail(killmail_id, viewer, solar_system_id=system_id)
+    page = killmails.page_of(viewer, killmails.Filter(), 10, None, frozenset())
+    assert [view.security_status for view in page.nodes] == [0.9, None, None, 0.9]
+    assert [view.security_status for view in killmails.load([1, 2], frozenset())] == [0.9, None]
+    assert killmails.count_of(viewer, killmails.Filter()) == 4

@@ -21,7 +21,7 @@ from ledger import storing
 from models import User
 from settings import ROOT
 from tests.conftest import REAL_KILLMAILS
-from tests.web_app import link, make_killmail, make_user, name
+from tests.web_app import link, make_killmail, make_user, name, secure
 from web import export
 from web.killmails import LINES
 from web.raw import esi_form
@@ -176,8 +176,22 @@ def test_impossible_ids(client: FlaskClient, viewer: User, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/killmails", "/killmails/1000", "/"])
+def test_a_security_status_that_is_not_known_has_a_place_to_be_filled_in(
+    client: FlaskClient, viewer: User, path: str
+) -> None:
+    make_killmail(1000, viewer, solar_system_id=30_000_142)
+    place = '<span class="security" data-security-of="30000142"></span>'
+    assert client.get(path).text.count(place) == 1
+    secure(30_000_142, 0.945913)
+    text = client.get(path).text
+    assert "data-security-of" not in text
+    assert '<span class="security high"><span class="visually-hidden">security </span>0.9</span>' in text
+
+
 def test_one_killmail_shows_all_its_parts(client: FlaskClient, viewer: User) -> None:
     make_killmail(1000, viewer, victim_id=viewer.character_id, attackers=3, solar_system_id=31_000_001)
+    secure(31_000_001, -0.99)
     name(587, "Rifter")
     name(96_000_002, HOSTILE)
     text = client.get("/killmails/1000").text
@@ -185,7 +199,7 @@ def test_one_killmail_shows_all_its_parts(client: FlaskClient, viewer: User) -> 
     assert f"<bdi>{viewer.character_name}</bdi>" in text, "one's own name is known at once"
     assert text.count("<bdi>&lt;script&gt;alert(1)&lt;/script&gt;") == 2  # final blow, and in the list
     assert 'data-name-of="96000000"' in text
-    assert '<span class="security null">' in text
+    assert '<span class="security null"><span class="visually-hidden">security </span>-1.0</span>' in text
     assert "4,000,000,000" in text
     assert "Cargo" in text
     assert "5,000,000,000" in text

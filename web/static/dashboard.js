@@ -1,9 +1,9 @@
-// The dashboard, live: new killmails on top, the sync as it moves, names as they are known.
+// The dashboard, live: new killmails on top, the sync as it moves, names and the like as they are known.
 
 import { Live } from "./live.js";
-import { Names } from "./names.js";
 import { ROW, rowOf } from "./rows.js";
 import { SYNC_PROGRESS, SyncPanel } from "./sync.js";
+import { Unknown } from "./unknown.js";
 
 const NEWEST = 25;
 const NEW_KILLMAIL = `subscription ($after: ID) { newKillmail(after: $after) { ${ROW} } }`;
@@ -39,7 +39,7 @@ function show(killmail) {
   rows.insertBefore(row, older ?? null);
   while (rows.children.length > NEWEST) rows.lastElementChild.remove();
   document.getElementById("none").hidden = true;
-  names.look();
+  unknown.look();
   return true;
 }
 
@@ -66,9 +66,9 @@ const live = new Live({
     await panel.refresh(["banner", "pilot", "actions", "history", "picture"]);
   },
 });
-const names = new Names(live);
+const unknown = new Unknown(live);
 const panel = new SyncPanel(announce);
 live.subscribe(NEW_KILLMAIL, () => ({ after }), (data) => arrive(data.newKillmail));
 live.subscribe(SYNC_PROGRESS, () => ({}), (data) => panel.show(data.syncProgress));
-names.look();
+unknown.look();
 live.connect();

@@ -1,8 +1,8 @@
-// One killmail: names and value, when they come to be known.
+// One killmail: names, security and value, when they come to be known.
 
 import { Live } from "./live.js";
-import { Names } from "./names.js";
 import { swap } from "./swap.js";
+import { Unknown } from "./unknown.js";
 
 const VALUE = "query ($id: ID!) { killmail(id: $id) { value { total } } }";
 const PAUSE_MS = 3000;
@@ -19,9 +19,9 @@ async function awaitValue(live) {
 }
 
 const missing = "missing" in value.dataset;
-if (missing || document.querySelector("[data-name-of]")) {
+if (missing || Unknown.any()) {
   const live = new Live();
-  new Names(live).look();
+  new Unknown(live).look();
   live.connect();
   if (missing) awaitValue(live);
 }

@@ -1,10 +1,10 @@
-// A page whose names may not be known yet.
+// A page that may not know everything yet.
 
 import { Live } from "./live.js";
-import { Names } from "./names.js";
+import { Unknown } from "./unknown.js";
 
-if (document.querySelector("[data-name-of]")) {
+if (Unknown.any()) {
   const live = new Live();
-  new Names(live).look();
+  new Unknown(live).look();
   live.connect();
 }

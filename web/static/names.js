@@ -1,37 +1,4 @@
-// Names that were not known when the page was made, filled in when they are. A name is text, whatever it says.
-
-const NAMES = "subscription ($ids: [ID!]!) { names(ids: $ids) { id name } }";
-const MOST = 1000;
-// Rows arrive many a second: they are gathered before the names are asked for.
-const PAUSE_MS = 500;
-
-export class Names {
-  constructor(live) {
-    this.live = live;
-    this.asked = "";
-  }
-
-  // The page may hold other unknown names now.
-  look() {
-    this.timer ??= setTimeout(() => this.ask(), PAUSE_MS);
-  }
-
-  ask() {
-    this.timer = undefined;
-    const unknown = new Set([...document.querySelectorAll("[data-name-of]")].map((each) => each.dataset.nameOf));
-    const ids = [...unknown].sort().slice(0, MOST);
-    if (ids.join() === this.asked) return;
-    if (this.running) this.live.stop(this.running);
-    this.asked = ids.join();
-    this.running = ids.length ? this.live.subscribe(NAMES, () => ({ ids }), ({ names }) => this.fill(names)) : undefined;
-  }
-
-  fill(names) {
-    for (const { id, name } of names) {
-      for (const place of document.querySelectorAll(`[data-name-of="${CSS.escape(id)}"]`)) place.replaceWith(named(name));
-    }
-  }
-}
+// How names and the lack of them are shown. A name is text, whatever it says.
 
 export function named(name) {
   const element = document.createElement("bdi");

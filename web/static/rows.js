@@ -1,6 +1,7 @@
 // Rows of the list of killmails, made from the page's own template, so that live rows look like those of the server.
 
 import { entity, party } from "./names.js";
+import { security } from "./security.js";
 
 const PARTY = "character { id name } corporation { id name } faction { id name } shipType { id name }";
 
@@ -21,7 +22,7 @@ export function rowOf(killmail) {
   else slot("tag").remove();
   slot("victim").append(party(killmail.victim));
   slot("system").append(entity(killmail.solarSystem, "system"));
-  security(slot("security"), killmail.securityStatus);
+  slot("security").replaceWith(security(killmail.securityStatus, killmail.solarSystem.id));
   slot("time").dateTime = killmail.killmailTime;
   slot("time").textContent = killmail.killmailTime.slice(0, 16).replace("T", " ");
   slot("final-blow").append(party(killmail.finalBlow));
@@ -30,16 +31,4 @@ export function rowOf(killmail) {
   slot("zkillboard").href = killmail.zkillboardUrl;
   slot("id").textContent = killmail.id;
   return row;
-}
-
-function security(place, status) {
-  if (status === null) {
-    place.remove();
-    return;
-  }
-  place.classList.add(status >= 0.5 ? "high" : status > 0 ? "low" : "null");
-  const said = document.createElement("span");
-  said.className = "visually-hidden";
-  said.textContent = "security ";
-  place.append(said, status.toFixed(1));
 }
