@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import websocket
 
+from database import utcnow
 from ledger.rules import FETCH_LEASE
 from tests.acceptance.cluster import Cluster
 from tests.acceptance.conftest import services
@@ -97,3 +98,32 @@ def test_a_long_list_is_handed_over_between_two_pages(tmp_path: Path, both_servi
 
         assert system.differences() == []
         assert pages() == list(range(1, 31)), "and no page was read twice"
+
+
+def test_names_are_handed_over_between_two_requests(tmp_path: Path, both_services: None) -> None:
+    """Given a worker that asks for one solar system after the other, When it is told to stop, Then it stops within a
+    request, and another one goes on at once: nothing is claimed, and the message for it is on its way."""
+    slow = ("--pilots", "1", "--killmails-count", "40", "--latency-ms", "200-300")
+    with services(tmp_path, *slow, "--limit", "killmail=100000/1m") as system:
+        system.start_web()
+        workers = system.start_workers(processes=1, threads=2)
+        (pilot,) = system.simulated.truth()
+        system.browser().log_in(pilot)
+
+        def asked() -> list[str]:
+            return [entry["path"] for entry in system.simulated.requests(route="system")]
+
+        def wanted() -> int:
+            return int(system.scalar("SELECT COUNT(*) FROM solar_systems WHERE security_status IS NULL"))
+
+        wait_until(lambda: len(asked()) >= 3, "some systems are asked for", pause=0.02)
+        before = len(asked())
+        assert workers.stop() == 0
+        assert len(asked()) <= before + 2
+        assert wanted() > 0
+        assert system.scalar("SELECT COUNT(*) FROM solar_systems WHERE retry_at > ?", utcnow()) == 0
+        assert system.scalar("SELECT COUNT(*) FROM names WHERE name IS NULL AND retry_at > ?", utcnow()) == 0
+        system.start_workers(processes=1, threads=2)
+        wait_until(lambda: wanted() == 0, "every system is known", 60)
+
+        assert len(asked()) == len(set(asked())), "and none was asked for twice"
