@@ -66,7 +66,7 @@ def killmails(count: int, user_id: int) -> None:
 
 
 def names() -> None:
-    """A name for everything that stands in a stored killmail."""
+    """A name for everything that stands in a stored killmail, and a security status for its solar system."""
     execute(
         """
         INSERT INTO names (id, name, category, updated_at)
@@ -76,6 +76,12 @@ def names() -> None:
             UNION SELECT unnest(ARRAY[character_id, corporation_id, ship_type_id]) FROM attackers
         ) AS shown
         WHERE id IS NOT NULL ON CONFLICT (id) DO NOTHING
+        """
+    )
+    execute(
+        """
+        INSERT INTO solar_systems (id, security_status)
+        SELECT DISTINCT solar_system_id, 0.5 FROM killmails ON CONFLICT (id) DO NOTHING
         """
     )
 
