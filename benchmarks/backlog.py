@@ -46,4 +46,4 @@ def rate(system: Cluster, since: int) -> float:
     return (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
 
 
-_COUNTED = ("killmail", "recent", "names")
+_COUNTED = ("killmail", "recent", "names", "system")
