@@ -1,8 +1,8 @@
 """The hub: events of this process's one subscription, read from the database once, told to the sockets they concern.
 
 It checks for every event whose lists the killmail stood in, and that those viewers are still signed in. It waits for no
-socket: what a client does not take at once is left to that client's own thread. Where the database fails, everyone reads again later;
-an event that cannot be handled is dropped, and hurts only itself.
+socket: what a client does not take at once is left to that client's own thread. Where the database fails, everyone
+reads again later; an event that cannot be handled is dropped, and hurts only itself.
 """
 
 from __future__ import annotations
