@@ -220,6 +220,7 @@ class Sync(Table):
     sent_at: Any = DateTimeField(null=True)
     started_at: Any = DateTimeField(null=True)
     finished_at: Any = DateTimeField(null=True)
+    page_one_modified: Any = TextField(null=True)  # Last-Modified, which all pages have in common unless the list moves
 
     class Meta:
         table_name = "syncs"

@@ -102,7 +102,7 @@ class ListReader:
         self.seen: set[int] = ledger.links_of(sync)
         # Of page 1, also where another worker read it.
         self.etag = sync.page_one_etag
-        self.last_modified: str | None = None
+        self.last_modified = sync.page_one_modified
         # The list changed while it was read: what slipped over the border between two pages was not seen.
         self.moved = False
 
@@ -159,8 +159,9 @@ class ListReader:
     def _add(self, page: RecentPage) -> ledger.PageAdded | None:
         references = [(reference.killmail_id, reference.killmail_hash) for reference in page.references]
         added = ledger.add_page(
-            self.sync, references, pages=page.pages, etag=page.etag, fresh_for=page.fresh_for, seen=self.seen
-        )
+            self.sync, references, pages=page.pages, etag=page.etag, modified=page.last_modified,
+            fresh_for=page.fresh_for, seen=self.seen,
+        )  # fmt: skip
         if added is not None:
             self.sync = added.sync
         return added
@@ -170,7 +171,7 @@ class ListReader:
         if self.sync.page == 1:
             self.etag, self.last_modified, self.moved = page.etag, page.last_modified, False
             return
-        if self.last_modified is None:  # page 1 was read by another worker, or ESI does not say
+        if self.last_modified is None:  # ESI did not say
             self.last_modified = page.last_modified
         repeats = any(reference.killmail_id in self.seen for reference in page.references)
         self.moved |= page.past_end or repeats or page.last_modified != self.last_modified

@@ -37,6 +37,7 @@ class ClaimedSync:
     attempts: int
     lease: datetime
     page_one_etag: str | None = None
+    page_one_modified: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +63,18 @@ def claim_sync(sync_id: int) -> ClaimedSync | None:
                              skipped = CASE WHEN next_page = 1 THEN 0 ELSE skipped END
             WHERE id = ? AND (waiting_until IS NULL OR waiting_until <= ?)
               AND (state = 'QUEUED' OR (state = 'LISTING' AND (claimed_until IS NULL OR claimed_until < ?)))
-            RETURNING user_id, trigger, priority, "full", next_page, attempts, page_one_etag, started_at
+            RETURNING user_id, trigger, priority, "full", next_page, attempts, started_at,
+                      page_one_etag, page_one_modified
             """,
             (lease, now, sync_id, now, now),
         ).fetchone()
         if row is None:
             return None
-        user_id, trigger, priority, full, page, attempts, etag, started_at = row
+        user_id, trigger, priority, full, page, attempts, started_at, etag, modified = row
         if page == 1 and as_datetime(started_at) != now:
             # Taken up again from the start: what it waited for is counted, and waited for, anew.
             execute("DELETE FROM sync_items WHERE sync_id = ?", (sync_id,))
-    return ClaimedSync(sync_id, user_id, trigger, priority, bool(full), page, attempts, lease, etag)
+    return ClaimedSync(sync_id, user_id, trigger, priority, bool(full), page, attempts, lease, etag, modified)
 
 
 def priority_of(sync_id: int) -> int:
@@ -99,11 +101,13 @@ def add_page(
     *,
     pages: int,
     etag: str | None,
+    modified: str | None = None,
     fresh_for: float = 0.0,
     seen: set[int],
 ) -> PageAdded | None:
     """Write down one page of the list: links, what is to be fetched, and the page to go on with, in one transaction.
 
+    `etag` and `modified` are kept of page 1, for whoever reads on, should this worker not.
     `fresh_for`: seconds for which ESI's cache answers this page as it is; asking for page 1 again before is pointless.
     `seen` holds the ids this reading of the list has met; those are not counted twice when the list moves under it.
     None: the lease is lost, and nothing was written.
@@ -131,10 +135,15 @@ def add_page(
             """
             UPDATE syncs SET next_page = ?, pages = ?, found = found + ?, skipped = skipped + ?, claimed_until = ?,
                              attempts = 0, page_one_etag = CASE WHEN ? = 1 THEN ? ELSE page_one_etag END,
+                             page_one_modified = CASE WHEN ? = 1 THEN ? ELSE page_one_modified END,
                              started_at = CASE WHEN ? = 1 THEN ? ELSE started_at END
             WHERE id = ?
             """,
-            (sync.page + 1, pages, len(fresh), known, lease, sync.page, etag, sync.page, began, sync.sync_id),
+            (
+                *(sync.page + 1, pages, len(fresh), known, lease),
+                *(sync.page, etag, sync.page, modified, sync.page, began),
+                sync.sync_id,
+            ),
         )
         if sync.page == 1:
             fresh_until = utcnow() + timedelta(seconds=fresh_for)

@@ -102,6 +102,14 @@ class Simulated:
 
         return self.call(add)
 
+    def unchanged_for(self, pilot: Pilot, seconds: int) -> None:
+        """The pilot's list, which was read before, has last changed so long ago. Last-Modified counts whole seconds."""
+
+        def age(state: Simulator) -> None:
+            state.lists._snapshots[pilot.character_id].last_modified = int(time.time()) - seconds
+
+        self.call(age)
+
     def change_killmail(self, killmail_id: int, **changes: Any) -> None:
         """Serve something else for it: another `killmail_hash`, or another `body`."""
         if "body" in changes:

@@ -215,6 +215,26 @@ def test_a_list_that_moves_between_two_workers_counts_once(simulated, sync, late
     assert stored() == simulated.list_of(pilot)
 
 
+def test_a_known_list_that_moves_between_its_readers_is_read_to_its_end_next_time(simulated, sync, later, tick):
+    """Each page has another reader. Nothing is linked anew, so that only ESI's Last-Modified tells that it has moved."""
+    simulated.configure(page_size=2)
+    pilot = simulated.pilot(6)
+    sync(pilot)
+    later(4_000)
+    simulated.unchanged_for(pilot, 60)
+    for page in (2, 3):
+        simulated.fault("recent", "status:500", page=page, count=1)
+    first = sync(pilot, full=True)
+    assert (first.state, first.next_page) == (SyncState.LISTING, 2)
+    simulated.fight(pilot, 1)
+    for _ in range(2):
+        later(300)
+        tick()
+    assert Sync.get_by_id(first.id).state == SyncState.FINISHED
+    assert not pilot.user.last_sync_complete
+    assert pilot.user.list_etag is None, "with it page 1 is answered 304, and what slipped over the border missed"
+
+
 def test_a_character_without_killmails(simulated, sync):
     done = sync(simulated.pilot())
     assert (done.state, done.found, done.saved, done.error) == (SyncState.FINISHED, 0, 0, None)
