@@ -216,7 +216,7 @@ def test_a_list_that_moves_between_two_workers_counts_once(simulated, sync, late
 
 
 def test_a_known_list_that_moves_between_its_readers_is_read_to_its_end_next_time(simulated, sync, later, tick):
-    """Each page has another reader. Nothing is linked anew, so that only ESI's Last-Modified tells that it has moved."""
+    """Each page has another reader. Nothing is linked anew: only ESI's Last-Modified tells that it has moved."""
     simulated.configure(page_size=2)
     pilot = simulated.pilot(6)
     sync(pilot)
