@@ -30,13 +30,13 @@ Spend = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which of my killmails; None means any. Times are naive UTC, `until` is exclusive."""
+    """Which of my killmails; None means any, of several ids each will do. Times are naive UTC, `until` is exclusive."""
 
     is_loss: bool | None = None
     is_solo: bool | None = None
     is_npc: bool | None = None
-    ship_type_id: int | None = None
-    solar_system_id: int | None = None
+    ship_type_ids: Sequence[int] | None = None
+    solar_system_ids: Sequence[int] | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -44,7 +44,7 @@ class Filter:
     def of_input(cls, given: dict[str, Any]) -> Filter:
         """From GraphQL's KillmailFilter, its names in snake case. Raises BadUserInput."""
         ids: dict[str, Any] = {
-            name: parse_id(given[name], told)
+            f"{name}s": [parse_id(given[name], told)]
             for name, told in (("ship_type_id", "shipTypeId"), ("solar_system_id", "solarSystemId"))
             if given.get(name) is not None
         }
@@ -58,8 +58,8 @@ class Filter:
             None if self.is_loss is None else lost if self.is_loss else (Victim.character_id.is_null() | ~lost),
             None if self.is_solo is None else Killmail.is_solo == self.is_solo,
             None if self.is_npc is None else Killmail.is_npc == self.is_npc,
-            None if self.ship_type_id is None else Victim.ship_type_id == self.ship_type_id,
-            None if self.solar_system_id is None else Killmail.solar_system_id == self.solar_system_id,
+            None if self.ship_type_ids is None else Victim.ship_type_id.in_(self.ship_type_ids),
+            None if self.solar_system_ids is None else Killmail.solar_system_id.in_(self.solar_system_ids),
             None if self.since is None else Killmail.killmail_time >= self.since,
             None if self.until is None else Killmail.killmail_time < self.until,
         ]

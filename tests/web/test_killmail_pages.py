@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from flask.testing import FlaskClient
@@ -83,6 +85,7 @@ class TestFilters:
             ("npc=0", [5, 3, 2, 1]),
             ("solo=0", [3]),
             ("ship=670", [5]),
+            ("ship=Whatever+(670)", [5]),
             ("ship=capsule", [5]),
             ("ship=+Capsule+", [5]),
             ("system=j100001", [1]),
@@ -112,6 +115,49 @@ class TestFilters:
         assert '<li class="killmail"' not in response.text
         assert client.get(f"/killmails/export.csv?{query}").status_code == 400
         assert client.get(f"/killmails/export.json?{query}").status_code == 400
+
+    @pytest.mark.parametrize(
+        ("asked", "shown_as", "expected"),
+        [
+            ("670", "Capsule", [5]),
+            ("587", "587", [4, 3, 2, 1]),  # nobody knows its name yet
+            ("cApsule", "Capsule", [5]),
+            ("671", "Twin (671)", [6]),
+            ("672", "Twin (672)", [7]),
+            ("twin", "twin", [7, 6]),
+            ("673", "670 (673)", [8]),
+            ("674", f"{'x' * 100}… (674)", [9]),
+        ],
+    )
+    def test_the_form_shows_names_and_leads_back_to_the_same(
+        self, client: FlaskClient, viewer: User, asked: str, shown_as: str, expected: list[int]
+    ) -> None:
+        # Given two types of one name, one that is called like another's id, and one whose name is no name
+        for number, text in enumerate(("Twin", "Twin", "670", "x" * 500)):
+            make_killmail(6 + number, viewer, ship_type_id=671 + number)
+            name(671 + number, text)
+            database.execute("UPDATE names SET category = 'inventory_type' WHERE id = ?", (671 + number,))
+        # When one is asked for, and the form that is shown is sent again as it is
+        text = client.get("/killmails", query_string={"ship": asked}).text
+        field = re.search(r'name="ship" value="([^"]*)"', text)
+        assert field is not None
+        # Then it is the same
+        assert field[1] == shown_as
+        assert shown(client, f"/killmails?{urlencode({'ship': asked})}") == expected
+        assert shown(client, f"/killmails?{urlencode({'ship': field[1]})}") == expected
+
+    def test_the_pictures_lead_to_what_they_counted(self, client: FlaskClient, viewer: User) -> None:
+        # Given losses of two types of one name, and one of a type without a name
+        for number in (671, 672, 673):
+            make_killmail(number, viewer, victim_id=viewer.character_id, ship_type_id=number)
+        for number in (671, 672):
+            name(number, "Twin")
+            database.execute("UPDATE names SET category = 'inventory_type' WHERE id = ?", (number,))
+        # When the links under "Ships lost" are followed
+        lost = client.get("/pictures").text.partition("Ships lost")[2].partition("Ships flown")[0]
+        links = [html.unescape(link) for link in re.findall(r'<a href="([^"]+)"', lost)]
+        # Then each leads to the losses of that type, and no other
+        assert sorted(shown(client, link) for link in links) == [[2], [671], [672], [673]]
 
     def test_what_was_typed_stays_text(self, client: FlaskClient) -> None:
         text = client.get("/killmails", query_string={"ship": HOSTILE}).text
@@ -217,19 +263,24 @@ def _containers(count: int, types: int) -> list[dict[str, Any]]:
     ]
 
 
+def _massacre(containers: int, types: int, attackers: int) -> dict[str, Any]:
+    """A full freighter lost to a fleet."""
+    body: dict[str, Any] = json.loads((ROOT / "tests" / "fixtures" / "killmails" / "nested_items.json").read_text())
+    body["victim"]["items"] = _containers(containers, types)
+    attacker = {"corporation_id": 98_000_001, "damage_done": 1_000_000, "security_status": 0.0, "weapon_type_id": 2048}
+    body["attackers"] = [
+        {**attacker, "character_id": 96_000_000 + n, "ship_type_id": 20_000 + n, "final_blow": n == 0}
+        for n in range(attackers)
+    ]
+    return body
+
+
 @pytest.mark.parametrize(("containers", "types"), [(6, 150), (100, 5), (500, 1), (1, 5000)])
 def test_a_page_leaves_out_what_is_too_much_and_says_how_much(
     client: FlaskClient, viewer: User, containers: int, types: int
 ) -> None:
     # Given a full freighter lost to a fleet, where everything has a long name
-    body = json.loads((ROOT / "tests" / "fixtures" / "killmails" / "nested_items.json").read_text())
-    body["victim"]["items"] = _containers(containers, types)
-    attacker = {"corporation_id": 98_000_001, "damage_done": 1_000_000, "security_status": 0.0, "weapon_type_id": 2048}
-    body["attackers"] = [
-        {**attacker, "character_id": 96_000_000 + n, "ship_type_id": 20_000 + n, "final_blow": n == 0}
-        for n in range(60)
-    ]
-    killmail_id = stored(body, viewer)
+    killmail_id = stored(_massacre(containers, types, attackers=60), viewer)
     database.execute("UPDATE names SET name = ?", ("An Extraordinarily Long Name of 40 Letters",))
     # When its page is opened
     text = client.get(f"/killmails/{killmail_id}").text
@@ -249,6 +300,39 @@ def test_the_value_tells_what_has_no_price(client: FlaskClient, viewer: User) ->
     assert "10.00 B ISK" in text
     assert "1.00 M ISK" in text
     assert "2 items have no price" in text
+
+
+def weight(client: FlaskClient, path: str) -> int:
+    """Bytes of a page with its style and its scripts, and what they import."""
+    found, waiting, total = {path}, [path], 0
+    while waiting:
+        with client.get(waiting.pop()) as answer:
+            assert answer.status_code == 200
+            total += len(answer.data)
+            text = answer.get_data(as_text=True)
+        parts = set(re.findall(r'(?:rel="stylesheet" href|<script type="module" src)="([^"]+)"', text))
+        parts |= {f"/static/{name}" for name in re.findall(r'from "\./([^"]+)"', text)}
+        waiting += parts - found
+        found |= parts
+    assert {"/static/style.css", "/static/live.js"} <= found
+    return total
+
+
+@pytest.mark.parametrize("text", ["<b onclick=", "'\"&<>", "💥", "O"], ids=["markup", "escapes", "emoji", "letters"])
+def test_no_page_is_heavy_whatever_things_are_called(client: FlaskClient, viewer: User, text: str) -> None:
+    # Given a massacre, and a list of kills by the viewer, where nothing is called by less than five hundred characters
+    massacre = stored(_massacre(100, 5, attackers=3000), viewer)
+    for number in range(60):
+        kill = _massacre(0, 0, attackers=2)
+        kill |= {"killmail_id": number + 1, "solar_system_id": 30_000_001 + number}
+        kill["victim"]["ship_type_id"] = 500 + number
+        kill["attackers"][0] |= {"character_id": viewer.character_id, "ship_type_id": 600 + number}
+        stored(kill, viewer)
+    database.execute("UPDATE names SET name = ?", ((text * 500)[:500],))
+    User.update(character_name=(text * 500)[:500]).execute()
+    # Then every page of them is small
+    for path in (f"/killmails/{massacre}", "/killmails", "/", "/pictures"):
+        assert weight(client, path) < 100 * 1024, path
 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)

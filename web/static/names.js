@@ -1,9 +1,23 @@
 // How names and the lack of them are shown. A name is text, whatever it says.
 
+// As much of a name as the server shows (web/filters.py): bytes of HTML.
+const NAME_BYTES = 100;
+const ESCAPED = { "&": 5, "<": 4, ">": 4, "'": 5, '"': 5 };
+
 export function named(name) {
   const element = document.createElement("bdi");
-  element.textContent = name;
+  element.textContent = short(name);
   return element;
+}
+
+function short(name) {
+  let [end, weight] = [0, 0];
+  for (const letter of name) {
+    weight += ESCAPED[letter] ?? new TextEncoder().encode(letter).length;
+    if (weight > NAME_BYTES) return `${name.slice(0, end)}…`;
+    end += letter.length;
+  }
+  return name;
 }
 
 // An entity, its id where the name is not known, or that there is none.
