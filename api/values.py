@@ -18,11 +18,12 @@ BLUEPRINT_COPY = 2
 
 @dataclass(frozen=True, slots=True)
 class ValueView:
-    """ISK. `unpriced`: stacks without a price, the ship among them; they count for nothing."""
+    """ISK. `unpriced`: items without a price, which lie in `unpriced_stacks`, the ship among them; they count for 0."""
 
     destroyed: float
     dropped: float
     unpriced: int
+    unpriced_stacks: int
     priced_at: datetime
 
     @property
@@ -57,12 +58,12 @@ def _types(killmail: KillmailView) -> Iterator[int]:
 def _value(killmail: KillmailView, known: Mapping[int, float], priced_at: datetime) -> ValueView:
     ship = killmail.victim.ship_type
     hull = None if ship is None else known.get(ship.id)
-    destroyed, dropped, unpriced = hull or 0.0, 0.0, int(hull is None)
+    destroyed, dropped, unpriced = hull or 0.0, 0.0, [1] if hull is None else []
     for item in stacks(killmail.items):
         price = None if item.type is None or item.singleton == BLUEPRINT_COPY else known.get(item.type.id)
         if price is None:
-            unpriced += 1
+            unpriced.append((item.quantity_destroyed or 0) + (item.quantity_dropped or 0))
         else:
             destroyed += price * (item.quantity_destroyed or 0)
             dropped += price * (item.quantity_dropped or 0)
-    return ValueView(destroyed, dropped, unpriced, priced_at)
+    return ValueView(destroyed, dropped, sum(unpriced), len(unpriced), priced_at)

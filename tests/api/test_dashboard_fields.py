@@ -18,7 +18,7 @@ QUERY = """
 {
   me { coolDownEndsAt }
   syncs { nodes { phase summary progress pages pagesRead failures { count reason retryAt } } }
-  killmails { nodes { securityStatus value { destroyed dropped total unpriced pricedAt } } }
+  killmails { nodes { securityStatus value { destroyed dropped total unpriced unpricedStacks pricedAt } } }
 }
 """
 
@@ -51,7 +51,14 @@ def test_they_are_all_there(client: FlaskClient, sign_in: Callable[[User], None]
     (killmail,) = data["killmails"]["nodes"]
     assert killmail["securityStatus"] == -1.0
     value = {**killmail["value"], "pricedAt": None}
-    assert value == {"destroyed": 103.0, "dropped": 5e9, "total": 5e9 + 103, "unpriced": 1, "pricedAt": None}
+    assert value == {
+        "destroyed": 103.0,
+        "dropped": 5e9,
+        "total": 5e9 + 103,
+        "unpriced": 1,
+        "unpricedStacks": 1,
+        "pricedAt": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def test_a_killmail_is_worth_its_ship_and_what_was_in_it() -> None:
     # Then each counts by its fate, and what has no price is told
     value = value_of(1)
     assert value is not None
-    assert (value.destroyed, value.dropped, value.total, value.unpriced) == (1030.0, 10e9, 10e9 + 1030, 1)
+    assert (value.destroyed, value.dropped, value.total) == (1030.0, 10e9, 10e9 + 1030)
+    assert (value.unpriced, value.unpriced_stacks) == (1, 1)
 
 
 def test_a_blueprint_copy_has_no_price() -> None:
@@ -112,7 +113,7 @@ def test_a_blueprint_copy_has_no_price() -> None:
     KillmailItem.update(singleton=2).where(KillmailItem.item_type_id == 35).execute()
     value = value_of(1)
     assert value is not None
-    assert (value.destroyed, value.unpriced) == (1000.0, 1)
+    assert (value.destroyed, value.unpriced, value.unpriced_stacks) == (1000.0, 3, 1)
 
 
 def test_pages_of_killmails_cost_one_reading_of_prices(monkeypatch: pytest.MonkeyPatch) -> None:

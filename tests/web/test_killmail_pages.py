@@ -299,7 +299,24 @@ def test_the_value_tells_what_has_no_price(client: FlaskClient, viewer: User) ->
     text = client.get("/killmails/1").text
     assert "10.00 B ISK" in text
     assert "1.00 M ISK" in text
-    assert "2 items have no price" in text
+    assert "4 items in 2 stacks have no price and count for nothing" in text
+
+
+@pytest.mark.parametrize(
+    ("priced", "told"),
+    [
+        ({587, 3465, 34, 35}, "Everything has a price."),
+        ({3465, 34, 35}, "1 item has no price and counts for nothing."),
+        ({34, 35}, "2 items have no price and count for nothing."),
+        ({587, 3465, 34}, "3 items in 1 stack have no price and count for nothing."),
+        ({587, 3465, 35}, "5,000,000,000 items in 1 stack have no price and count for nothing."),
+    ],
+)
+def test_the_words_for_what_has_no_price(client: FlaskClient, viewer: User, priced: set[int], told: str) -> None:
+    make_killmail(1, viewer)
+    prices.ask()
+    prices.save(dict.fromkeys(priced, 1.0))
+    assert told in " ".join(client.get("/killmails/1").text.split())
 
 
 def weight(client: FlaskClient, path: str) -> int:
