@@ -54,7 +54,7 @@ class Pilot:
     def log_in(self, name: str) -> None:
         """From our page to the SSO's and back, with clicks."""
         self.open()
-        self.page.get_by_role("link", name="LOG IN with EVE Online").click()
+        self.page.get_by_role("link", name="Log in with EVE Online").click()
         self.page.get_by_role("link", name=name).click()
         expect(self.page.get_by_role("heading", level=1)).to_have_text(name, timeout=PATIENCE_MS)
 

@@ -64,7 +64,7 @@ def test_everything_is_done_with_the_keyboard(pilot: Pilot) -> None:
     pilot.open()
     page, keyboard = pilot.page, pilot.page.keyboard
     # When a pilot logs in
-    pilot.press_tab_until(lambda text: "LOG IN" in text)
+    pilot.press_tab_until(lambda text: text == "Log in with EVE Online")
     keyboard.press("Enter")
     expect(page.get_by_role("link", name=ELARA)).to_be_visible()
     while ELARA not in page.evaluate("() => document.activeElement.textContent ?? ''")[:100]:
@@ -93,7 +93,7 @@ def test_everything_is_done_with_the_keyboard(pilot: Pilot) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text(first)
     pilot.press_tab_until(lambda text: text == "Log out")
     keyboard.press("Enter")
-    expect(page.get_by_role("link", name="LOG IN with EVE Online")).to_be_visible()
+    expect(page.get_by_role("link", name="Log in with EVE Online")).to_be_visible()
 
 
 @pytest.mark.screenshots

@@ -51,7 +51,7 @@ def test_a_refused_access_is_told_and_mended_with_one_click(system: Cluster, pil
     expect(banner).to_contain_text("Your killmails are not synced any more")
     expect(pilot.page.get_by_role("button", name="Sync now")).to_be_disabled()
     # Then one click and EVE's own page mend it
-    banner.get_by_role("link", name="LOG IN with EVE Online").click()
+    banner.get_by_role("link", name="Log in with EVE Online").click()
     pilot.page.get_by_role("link", name=name).click()
     expect(pilot.page.get_by_role("heading", level=1)).to_have_text(name)
     expect(banner).to_have_count(0)
@@ -73,4 +73,4 @@ def test_leaving_says_what_goes_and_then_it_is_gone(system: Cluster, pilot: Pilo
     marks = ", ".join("?" * len(held))
     assert system.scalar(f"SELECT COUNT(*) FROM killmails WHERE killmail_id IN ({marks})", *held) == 0
     pilot.open()
-    expect(pilot.page.get_by_role("link", name="LOG IN with EVE Online")).to_be_visible()
+    expect(pilot.page.get_by_role("link", name="Log in with EVE Online")).to_be_visible()

@@ -270,4 +270,4 @@ def test_every_page_says_that_a_login_is_needed_and_why(
     text = client.get(path).text
     assert text.count('role="alert"') == 1
     assert "EVE &lt;b&gt;refused&lt;/b&gt; it" in text
-    assert text.count("LOG IN") == 1
+    assert text.count('aria-label="Log in with EVE Online"') == 1
