@@ -154,7 +154,9 @@ def _how_it_ended(sync: SyncView) -> str:
         return f"Done: {sync.saved:,} new, {sync.failed:,} could not be had yet"
     if sync.saved:
         return f"Done: {sync.saved:,} new"
-    return f"Done: nothing new among {sync.found:,} killmails" if sync.found else "Done: nothing new"
+    if sync.found:
+        return f"Done: nothing new among {sync.found:,} killmail{'' if sync.found == 1 else 's'}"
+    return "Done: nothing new"
 
 
 def _views(rows: Iterable[Any]) -> list[SyncView]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,7 +69,10 @@ class Pilot:
         return self.page.locator(".killmail")
 
     def wait_for_sync(self) -> None:
+        """Until it has ended, and the parts of the page that this changes have been made anew."""
         expect(self.sync).to_have_attribute("data-phase", "FINISHED", timeout=PATIENCE_MS)
+        last = self.page.locator("#history tbody tr").first
+        expect(last.get_by_role("cell", name="Finished", exact=True)).to_be_visible(timeout=PATIENCE_MS)
 
     def shown_ids(self) -> list[int]:
         return [int(row.get_attribute("data-id") or 0) for row in self.rows.all()]
@@ -80,16 +84,37 @@ class Pilot:
     def was_not_reloaded(self) -> bool:
         return bool(self.page.evaluate("() => window.untouched === true"))
 
+    def listens(self) -> None:
+        """From the next page on, `heard` tells what a screen reader is given to read."""
+        self.page.add_init_script(LISTEN)
+
+    def heard(self) -> list[str]:
+        """What the page announced since it was loaded, the state of the connection aside."""
+        heard: list[str] = self.page.evaluate("() => window.heard")
+        return heard
+
+    def expects(self, demand: Callable[[], bool], what: str) -> None:
+        """Wait until something is so that Playwright cannot ask for; the page goes on meanwhile."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not demand():
+            assert time.monotonic() < deadline, what
+            self.page.wait_for_timeout(50)
+
+    @property
+    def focused(self) -> str:
+        """The text (or name) of what has the focus, which must be visible."""
+        text, visible = self.page.evaluate(FOCUSED)
+        assert visible, f"the focus on {text!r} cannot be seen"
+        return str(text)
+
     def press_tab_until(self, is_there: Callable[[str], bool]) -> str:
         """Tab from one thing to the next until one's text is it; fails where a focus cannot be seen."""
         passed = []
         for _ in range(MOST_TABS):
             self.page.keyboard.press("Tab")
-            text, visible = self.page.evaluate(FOCUSED)
-            assert visible, f"the focus on {text!r} cannot be seen"
-            passed.append(text)
-            if is_there(text):
-                return str(text)
+            passed.append(self.focused)
+            if is_there(passed[-1]):
+                return passed[-1]
         raise AssertionError(f"not within {MOST_TABS} presses of Tab: {passed}")
 
     def demands_of_any_page(self) -> list[str]:
@@ -120,6 +145,20 @@ FOCUSED = """() => {
   const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
   return [label.trim(), outlined && box.width > 0 && box.right > 0];
 }"""
+
+#: Collects, from before the page's own scripts run, what live regions say and which alerts appear.
+LISTEN = """(() => {
+  window.heard = [];
+  const regions = '[role="status"]:not(#live), [role="alert"]';
+  const hear = (region) => region?.textContent.trim() && heard.push(region.textContent.trim().replace(/\\s+/g, " "));
+  const listen = () => new MutationObserver((changes) => {
+    const changed = changes.map(({ target }) => target.parentElement?.closest(regions) ?? target.closest?.(regions));
+    const added = changes.flatMap(({ addedNodes }) => [...addedNodes]).filter((node) => node.querySelectorAll)
+      .flatMap((node) => [...node.querySelectorAll(regions)]);
+    new Set([...changed, ...added]).forEach(hear);
+  }).observe(document.body, { subtree: true, childList: true, characterData: true });
+  document.addEventListener("readystatechange", () => document.readyState === "interactive" && listen());
+})()"""
 
 #: Bytes of the page and of everything it is made of, pictures aside.
 WEIGHT = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]

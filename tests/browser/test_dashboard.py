@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from playwright.sync_api import expect
 
@@ -15,6 +15,15 @@ from tests.acceptance.processes import wait_until
 from tests.browser.pilot import PATIENCE_MS, Pilot
 
 NewPilot = Callable[..., tuple[int, str]]
+
+
+#: For so long announcements are gathered, and a little more.
+GATHER_MS = 2_500
+
+
+def end_cool_down(character_id: int) -> None:
+    """As if the last sync had been an hour ago."""
+    User.update(last_killmail_sync_at=utcnow() - timedelta(hours=1)).where(User.character_id == character_id).execute()
 
 
 def bring(system: Cluster, character_id: int, count: int) -> list[int]:
@@ -62,7 +71,6 @@ def test_new_killmails_appear_on_top_by_themselves(system: Cluster, pilot: Pilot
     character_id, name = new_pilot(killmails=3)
     pilot.log_in(name)
     pilot.wait_for_sync()
-    pilot.open()  # what is announced from here on is not of the first sync
     expect(pilot.rows).to_have_count(3, timeout=PATIENCE_MS)
     pilot.marks_the_page()
     # When two more killmails happen
@@ -70,9 +78,81 @@ def test_new_killmails_appear_on_top_by_themselves(system: Cluster, pilot: Pilot
     # Then they stand on top, newest first, and the record of syncs has one more line
     expect(pilot.rows).to_have_count(5, timeout=PATIENCE_MS)
     assert pilot.shown_ids()[:2] == sorted(new, reverse=True)
-    expect(pilot.page.locator("#announce")).to_have_text(re.compile("2 new|Done"), timeout=PATIENCE_MS)
     expect(pilot.page.locator("#history tbody tr")).to_have_count(2, timeout=PATIENCE_MS)
     assert pilot.was_not_reloaded()
+
+
+def test_what_is_new_is_said_once(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
+    # Given a pilot who listens to a dashboard with a finished sync, and a clock that goes on only when told to
+    character_id, name = new_pilot(killmails=3)
+    pilot.log_in(name)
+    pilot.wait_for_sync()
+    pilot.listens()
+    clock = pilot.page.clock
+    clock.install()
+    pilot.open()
+    expect(pilot.page.locator("#live")).to_have_attribute("data-state", "live")
+    clock.pause_at(datetime.now(UTC) + timedelta(seconds=2))
+    clock.run_for(GATHER_MS)
+    assert pilot.heard() == [], "nothing is new"
+    # When killmails come, twice as many as one
+    for times in (1, 2):
+        bring(system, character_id, 2)
+        expect(pilot.page.locator("#history tbody tr")).to_have_count(1 + times, timeout=PATIENCE_MS)
+        expect(pilot.rows).to_have_count(3 + 2 * times, timeout=PATIENCE_MS)
+        # Then what came and what came of it is said in one breath, into a silence: same words would be no change
+        assert pilot.page.locator("#announce").inner_text() == ""
+        clock.run_for(GATHER_MS)
+        assert pilot.heard() == ["2 new killmails. Done: 2 new"] * times
+    # And nothing is said of it when the page is loaded again
+    pilot.open()
+    expect(pilot.page.locator("#live")).to_have_attribute("data-state", "live")
+    clock.run_for(GATHER_MS)
+    assert pilot.heard() == []
+
+
+def test_the_buttons_answer_is_said_once(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
+    character_id, name = new_pilot(killmails=1)
+    pilot.log_in(name)
+    pilot.wait_for_sync()
+    end_cool_down(character_id)
+    pilot.listens()
+    pilot.page.clock.install()
+    pilot.open()
+    expect(pilot.page.locator("#live")).to_have_attribute("data-state", "live")
+    pilot.page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=2))
+    pilot.page.get_by_role("button", name="Sync now").click()
+    expect(pilot.page.locator("#history tbody tr")).to_have_count(2, timeout=PATIENCE_MS)
+    expect(pilot.page.locator("#message")).to_have_text("Sync queued.")
+    pilot.page.clock.run_for(GATHER_MS)
+    assert sorted(pilot.heard()) == ["Done: nothing new", "Sync queued."]
+
+
+def test_an_alert_is_not_told_again_by_a_page_that_catches_up(
+    system: Cluster, pilot: Pilot, new_pilot: NewPilot
+) -> None:
+    # Given a pilot whose login is no good any more, and whose connection is lost
+    character_id, name = new_pilot(killmails=1)
+    pilot.log_in(name)
+    pilot.wait_for_sync()
+    User.update(needs_login_reason="EVE SSO refused it", next_sync_at=None).where(
+        User.character_id == character_id
+    ).execute()
+    pilot.listens()
+    pilot.open()
+    live = pilot.page.locator("#live")
+    expect(live).to_have_attribute("data-state", "live")
+    assert system.web is not None
+    system.web.kill()
+    expect(live).to_have_attribute("data-state", "reconnecting", timeout=PATIENCE_MS)
+    # When it is back, and its parts have been made anew
+    system.start_web()
+    with pilot.page.expect_response(pilot.url + "/"):
+        expect(live).to_have_attribute("data-state", "live", timeout=PATIENCE_MS)
+    # Then the alert is still there, and was not told again
+    expect(pilot.page.get_by_role("alert")).to_have_count(1)
+    assert pilot.heard() == []
+    pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
 
 
 def test_a_lost_connection_is_told_and_made_up_for(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
@@ -81,6 +161,8 @@ def test_a_lost_connection_is_told_and_made_up_for(system: Cluster, pilot: Pilot
     pilot.log_in(name)
     pilot.wait_for_sync()
     live = pilot.page.locator("#live")
+    pilot.listens()
+    pilot.open()
     expect(live).to_have_attribute("data-state", "live")
     pilot.marks_the_page()
     states = pilot.page.evaluate_handle(WATCH_STATE)
@@ -95,6 +177,11 @@ def test_a_lost_connection_is_told_and_made_up_for(system: Cluster, pilot: Pilot
     expect(pilot.rows).to_have_count(7, timeout=PATIENCE_MS)
     assert set(new) <= set(pilot.shown_ids())
     assert states.json_value() == ["reconnecting", "catching up", "live"]
+    # And each is told once, whichever of replay and look brought it
+    pilot.expects(lambda: "Done: 3 new" in " ".join(pilot.heard()), "the end of the sync is told")
+    told = ". ".join(pilot.heard()).split(". ")
+    assert sum(int(text.split()[0]) for text in told if "new killmail" in text) == 3
+    assert [text for text in told if "new killmail" not in text] == ["Done: 3 new"]
     assert pilot.was_not_reloaded()
     pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
 
@@ -155,10 +242,7 @@ def test_the_buttons_work_without_leaving_the_page(system: Cluster, pilot: Pilot
     expect(button).to_be_disabled()
     expect(pilot.page.locator("#actions")).to_contain_text(re.compile(r"Possible again at \d\d:\d\d"))
     # When the cool-down is over and the button is pressed
-    execute(
-        "UPDATE users SET last_killmail_sync_at = ? WHERE character_id = ?",
-        (utcnow() - timedelta(hours=1), character_id),
-    )
+    end_cool_down(character_id)
     pilot.open()
     pilot.marks_the_page()
     button.click()
@@ -176,10 +260,7 @@ def test_without_scripts_everything_but_the_live_is_there(
     character_id, name = new_pilot(killmails=2)
     pilot.log_in(name)
     system.wait_for_syncs()
-    execute(
-        "UPDATE users SET last_killmail_sync_at = ? WHERE character_id = ?",
-        (utcnow() - timedelta(hours=1), character_id),
-    )
+    end_cool_down(character_id)
     pilot.open()
     assert pilot.rows.count() == 2
     pilot.page.get_by_role("button", name="Full sync").click()

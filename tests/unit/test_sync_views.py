@@ -43,6 +43,8 @@ def view_of(**columns: Any) -> SyncView:
         ({"state": "FETCHING"}, "Fetching 0 of 0", 1.0),
         ({"state": "FINISHED", "finished_at": ENDED, "found": 1200, "skipped": 1200},
          "Done: nothing new among 1,200 killmails", 1.0),
+        ({"state": "FINISHED", "finished_at": ENDED, "found": 1, "skipped": 1},
+         "Done: nothing new among 1 killmail", 1.0),
         ({"state": "FINISHED", "finished_at": ENDED}, "Done: nothing new", 1.0),
         ({"state": "FINISHED", "finished_at": ENDED, "found": 5, "saved": 5}, "Done: 5 new", 1.0),
         ({"state": "FINISHED", "finished_at": ENDED, "found": 5, "saved": 3, "failed": 2},

@@ -1,5 +1,6 @@
 // The dashboard, live: new killmails on top, the sync as it moves, names and the like as they are known.
 
+import { Announcer } from "./announce.js";
 import { Live } from "./live.js";
 import { ROW, rowOf } from "./rows.js";
 import { SYNC_PROGRESS, SyncPanel } from "./sync.js";
@@ -8,8 +9,6 @@ import { Unknown } from "./unknown.js";
 const NEWEST = 25;
 const NEW_KILLMAIL = `subscription ($after: ID) { newKillmail(after: $after) { ${ROW} } }`;
 const NEWEST_KILLMAILS = `{ killmails(first: ${NEWEST}) { nodes { ${ROW} } } }`;
-// Arrivals are announced together.
-const ANNOUNCE_MS = 2000;
 
 const STATES = {
   live: "Live: new killmails appear by themselves",
@@ -21,37 +20,34 @@ const STATES = {
 
 const rows = document.getElementById("killmails");
 const state = document.getElementById("live");
-const announcer = document.getElementById("announce");
+const announcer = new Announcer(document.getElementById("announce"));
+// Those that are shown or were: a replay overlaps with what the page knows.
+const known = new Set([...rows.children].map((row) => row.dataset.id));
 let after = rows.dataset.after;
-let arrived = 0;
-
-const announce = (text) => { announcer.textContent = text; };
 
 function show(killmail) {
+  if (known.has(killmail.id)) return;
+  known.add(killmail.id);
   const shown = [...rows.children];
-  if (shown.some((row) => row.dataset.id === killmail.id)) return false;
-  // A replay overlaps with what the page knows: what lies below its last row is no news.
-  if (shown.length >= NEWEST && BigInt(killmail.id) < BigInt(shown.at(-1).dataset.id)) return false;
+  // What lies below the last row of a full list is no news.
+  if (shown.length >= NEWEST && BigInt(killmail.id) < BigInt(shown.at(-1).dataset.id)) return;
   const row = rowOf(killmail);
   row.classList.add("fresh");
   // Ids grow with time. BigInt: they have up to 64 bits.
   const older = shown.find((each) => BigInt(each.dataset.id) < BigInt(killmail.id));
   rows.insertBefore(row, older ?? null);
-  while (rows.children.length > NEWEST) rows.lastElementChild.remove();
+  trim();
   document.getElementById("none").hidden = true;
   unknown.look();
-  return true;
+  if (row.isConnected) announcer.arrive();
 }
 
-function arrive(killmail) {
-  after = killmail.id;
-  if (!show(killmail)) return;
-  arrived += 1;
-  if (arrived > 1) return;
-  setTimeout(() => {
-    announce(`${arrived} new killmail${arrived === 1 ? "" : "s"}`);
-    arrived = 0;
-  }, ANNOUNCE_MS);
+// A row that has the focus stays, and the one above it goes.
+function trim() {
+  for (const row of [...rows.children].reverse()) {
+    if (rows.children.length <= NEWEST) return;
+    if (!row.contains(document.activeElement)) row.remove();
+  }
 }
 
 const live = new Live({
@@ -67,8 +63,11 @@ const live = new Live({
   },
 });
 const unknown = new Unknown(live);
-const panel = new SyncPanel(announce);
-live.subscribe(NEW_KILLMAIL, () => ({ after }), (data) => arrive(data.newKillmail));
+const panel = new SyncPanel((text) => announcer.say(text));
+live.subscribe(NEW_KILLMAIL, () => ({ after }), ({ newKillmail }) => {
+  after = newKillmail.id;
+  show(newKillmail);
+});
 live.subscribe(SYNC_PROGRESS, () => ({}), (data) => panel.show(data.syncProgress));
 unknown.look();
 live.connect();

@@ -4,4 +4,4 @@ import { swap } from "./swap.js";
 
 const PAUSE_MS = 5000;
 
-setInterval(() => document.hidden || swap("figures").catch(() => {}), PAUSE_MS);
+setInterval(() => document.hidden || swap("figures"), PAUSE_MS);

@@ -29,8 +29,7 @@ export class SyncPanel {
       this.panel.dataset.phase = sync.phase;
       this.panel.dataset.id = sync.id;
       this.showStep(sync.phase);
-      this.announce(sync.summary);
-      if (sync.finishedAt) this.refresh(CHANGED_BY_THE_END);
+      if (sync.finishedAt) this.end(sync);
     }
     byId("sync-summary").textContent = sync.summary;
     this.showBar(sync);
@@ -42,6 +41,12 @@ export class SyncPanel {
     if (waiting && byId("sync-waiting").textContent !== waiting) this.announce(waiting);
     say(byId("sync-waiting"), waiting);
     say(byId("sync-error"), sync.error ?? "");
+  }
+
+  // The steps on the way there are on the page for who looks; told is what came of it.
+  end(sync) {
+    this.announce(sync.error ? `${sync.summary}: ${sync.error}` : sync.summary);
+    this.refresh(CHANGED_BY_THE_END);
   }
 
   showStep(phase) {
