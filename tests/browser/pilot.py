@@ -139,11 +139,12 @@ class Pilot:
 #: The text (or name) of what has the focus, and whether a sighted person sees that it has.
 FOCUSED = """() => {
   const it = document.activeElement;
+  if (it === document.body) return ["", true];  // between the page's end and its start, in the browser's own bar
   const style = getComputedStyle(it);
   const label = it.getAttribute("aria-label") || it.labels?.[0]?.textContent || it.textContent || it.name || "";
   const box = it.getBoundingClientRect();
   const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
-  return [label.trim(), outlined && box.width > 0 && box.right > 0];
+  return [label.trim().slice(0, 200), outlined && box.width > 0 && box.right > 0];
 }"""
 
 #: Collects, from before the page's own scripts run, what live regions say and which alerts appear.

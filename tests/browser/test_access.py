@@ -1,4 +1,4 @@
-"""Every page, for everybody: by keyboard, on a narrow screen, for axe, in both colour schemes, and not too heavy."""
+"""Every page, for everybody: on a narrow screen, for axe, in both colour schemes, and not too heavy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.acceptance.cluster import Cluster
 from tests.browser.pilot import PATIENCE_MS, Pilot
 
 #: Of the simulator's first pilots.
-RENN, ELARA = "Renn Marrec", "Elara Vantor"
+RENN = "Renn Marrec"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 PATHS = ("/", "/killmails", "/killmails?ship=nothing+like+that", "/pictures", "/status", "/unlink", "/nowhere")
 
@@ -57,43 +57,6 @@ def test_a_thousand_attackers_fit_on_pages(system: Cluster, pilot: Pilot, new_pi
     assert pilot.demands_of_any_page() == []
     pilot.page.get_by_role("link", name="Less damage").click()
     expect(pilot.page.locator("#attackers")).to_contain_text("Page 2 of 20")
-
-
-def test_everything_is_done_with_the_keyboard(pilot: Pilot) -> None:
-    # Given no mouse
-    pilot.open()
-    page, keyboard = pilot.page, pilot.page.keyboard
-    # When a pilot logs in
-    pilot.press_tab_until(lambda text: text == "Log in with EVE Online")
-    keyboard.press("Enter")
-    expect(page.get_by_role("link", name=ELARA)).to_be_visible()
-    while ELARA not in page.evaluate("() => document.activeElement.textContent ?? ''")[:100]:
-        keyboard.press("Tab")
-    keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text(ELARA)
-    pilot.wait_for_sync()
-    # Then the first thing skips the navigation
-    page.reload()
-    assert pilot.press_tab_until(lambda text: True) == "Skip to the content"
-    keyboard.press("Enter")
-    assert page.evaluate("() => document.activeElement.id") == "main"
-    # And the list is filtered, a killmail opened and the way out found
-    page.reload()
-    pilot.press_tab_until(lambda text: text == "Killmails")
-    keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text("My killmails")
-    pilot.press_tab_until(lambda text: text.startswith("Result"))
-    keyboard.press("ArrowDown")
-    pilot.press_tab_until(lambda text: text.startswith("Solo"))
-    keyboard.press("Enter")
-    expect(page).to_have_url(re.compile("side=kill"))
-    first = pilot.rows.first.locator(".what a").inner_text()
-    pilot.press_tab_until(lambda text: text == first)
-    keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_contain_text(first)
-    pilot.press_tab_until(lambda text: text == "Log out")
-    keyboard.press("Enter")
-    expect(page.get_by_role("link", name="Log in with EVE Online")).to_be_visible()
 
 
 @pytest.mark.screenshots
