@@ -17,26 +17,41 @@ from flask import current_app
 from accounts import TOKEN_STATE_SQL
 from api.system import QueueCount, Road, System
 from database import execute, from_epoch, utcnow
-from esi import rate_store
+from esi.rate_limit import CHAR_KILLMAIL, ERRORS, KILLMAIL, STATUS
 
 #: Seconds an answer is shown again.
 FRESH_SECONDS = 3.0
 EXTENSION = "killmail-sync.operations"
 #: The queue whose consumers are counted as workers: each worker process listens to it once.
 WORK_QUEUE = "esi_killmail_details_queue"
+#: What a group is for, and whose its buckets are.
+_SUBJECTS = {
+    KILLMAIL.name: "killmails, for this address",
+    CHAR_KILLMAIL.name: "lists, for each character",
+    STATUS.name: "whether ESI is up, for this address",
+    ERRORS.name: "errors we allow ourselves, for this address",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The emptiest bucket of one of ESI's groups. Tokens return `window_minutes` after they were spent."""
+    """The buckets of one of ESI's groups: one for this address, or one for each character, of which nothing is told
+    but how many they are, how many of them are `closed`, and how it stands with the emptiest.
+
+    Tokens return `window_minutes` after they were spent: the emptiest has more at `more_at`, and all are full at
+    `full_at`; None: they are.
+    """
 
     name: str
+    subject: str
+    buckets: int
+    closed: int
     allowance: int
     remaining: int
     window_minutes: float
+    more_at: datetime | None
     full_at: datetime | None
     closed_until: datetime | None
-    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,34 +137,26 @@ def _queues(system: System) -> Sequence[QueueCount] | None:
 
 
 def _budgets(roads: Sequence[Road]) -> list[Budget]:
-    full_at = _full_at()
     return [
         Budget(
             name=road.name,
+            subject=_SUBJECTS.get(road.name, ""),
+            buckets=road.buckets,
+            closed=road.closed,
             allowance=road.allowance,
             remaining=road.remaining or 0,
-            window_minutes=full_at.get(road.name, (0.0, None))[0],
-            full_at=full_at.get(road.name, (0.0, None))[1],
-            closed_until=None if road.closed_until is None else from_epoch(road.closed_until),
-            reason=road.reason,
+            window_minutes=road.window_seconds / 60,
+            more_at=_time(road.more_at),
+            full_at=_time(road.full_at),
+            closed_until=_time(road.closed_until),
         )
         for road in roads
         if road.allowance is not None
     ]
 
 
-def _full_at() -> dict[str, tuple[float, datetime | None]]:
-    """Group to its window in minutes, and the time at which all of its buckets are full again; None: they are."""
-    now = time.time()
-    groups: dict[str, tuple[float, datetime | None]] = {}
-    for key, bucket in rate_store.buckets():
-        name = key.partition(":")[0]
-        at = bucket.reopens_at(now, bucket.allowance)
-        full_at = from_epoch(at) if at > now else None
-        _, other = groups.get(name, (0.0, None))
-        latest = max((each for each in (full_at, other) if each is not None), default=None)
-        groups[name] = (bucket.window_seconds / 60, latest)
-    return groups
+def _time(at: float | None) -> datetime | None:
+    return None if at is None else from_epoch(at)
 
 
 def _counts(statement: str) -> dict[str, int]:

@@ -73,13 +73,23 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class RoadState:
-    """A bucket or gate, for operators. Tokens are None for a gate; `closed_until` is None where it is open."""
+    """A group's buckets or a gate, for operators, and nothing of whose a bucket is. Times are seconds since the epoch.
+
+    `allowance`, `remaining` and `closed_until` (None: open) are those of the emptiest bucket; of a gate, which has no
+    tokens, the first two are None. `closed` of the `buckets` are closed. Spent tokens return after `window_seconds`:
+    the emptiest has more at `more_at`, and all are full at `full_at`; None: they are.
+    """
 
     name: str
     allowance: int | None
     remaining: int | None
     closed_until: float | None
     reason: str | None
+    buckets: int = 0
+    closed: int = 0
+    window_seconds: int = 0
+    more_at: float | None = None
+    full_at: float | None = None
 
 
 class Limiter:
@@ -168,20 +178,17 @@ class Limiter:
         self._swept = rate_store.forget_idle(_key(group, ""), self._swept, now, limit)
 
     def snapshot(self) -> list[RoadState]:
-        """Every group's emptiest bucket, without its owner, and every gate that is closed."""
+        """The state of every group's buckets, and every gate that is closed."""
         view = rate_store.read("", self._clock)
-        emptiest: dict[str, RoadState] = {}
+        groups: dict[str, list[Bucket]] = {}
         for key, stored in rate_store.buckets():
-            name = key.partition(":")[0]
-            state = _bucket_state(name, stored.settled(view.now, MAX_WAIT_SECONDS), view.now)
-            if name not in emptiest or (state.remaining or 0) < (emptiest[name].remaining or 0):
-                emptiest[name] = state
+            groups.setdefault(key.partition(":")[0], []).append(stored.settled(view.now, MAX_WAIT_SECONDS))
         gates = [
             RoadState(name, None, None, gate.closed_until, gate.reason)
             for name, gate in sorted(view.gates.items())
             if gate.closed_until > view.now
         ]
-        return [emptiest[name] for name in sorted(emptiest)] + gates
+        return [_group_state(name, groups[name], view.now) for name in sorted(groups)] + gates
 
     def _reserve(self, group: RateGroup, key: str, background: bool, cost: int) -> Reservation:
         for _ in range(UNLOCKED_TRIES):
@@ -257,8 +264,20 @@ def _key(group: RateGroup, owner: str) -> str:
     return f"{group.name}:{owner}"
 
 
-def _bucket_state(name: str, bucket: Bucket, now: float) -> RoadState:
-    remaining = max(0, bucket.remaining(now))
-    is_open = bucket.allows(now, 1)
-    closed_until = None if is_open else bucket.reopens_at(now, 1)
-    return RoadState(name, bucket.allowance, remaining, closed_until, None if is_open else USED_UP)
+def _group_state(name: str, buckets: list[Bucket], now: float) -> RoadState:
+    emptiest = min(buckets, key=lambda bucket: (bucket.allows(now, 1), bucket.remaining(now)))
+    remaining = max(0, emptiest.remaining(now))
+    is_open = emptiest.allows(now, 1)
+    full_at = max(bucket.reopens_at(now, bucket.allowance) for bucket in buckets)
+    return RoadState(
+        name,
+        emptiest.allowance,
+        remaining,
+        closed_until=None if is_open else emptiest.reopens_at(now, 1),
+        reason=None if is_open else USED_UP,
+        buckets=len(buckets),
+        closed=sum(not bucket.allows(now, 1) for bucket in buckets),
+        window_seconds=emptiest.window_seconds,
+        more_at=emptiest.reopens_at(now, remaining + 1) if remaining < emptiest.allowance else None,
+        full_at=full_at if full_at > now else None,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,9 +13,9 @@ from flask.testing import FlaskClient
 
 from api import system
 from database import from_epoch
-from esi.limiter import RoadState
-from esi.rate_limit import Bucket
-from models import RateBucket, User
+from esi.limiter import Limiter, RoadState
+from esi.rate_limit import CHAR_KILLMAIL
+from models import User
 from tests.web_app import FakeBackend, make_killmail, make_sync, make_user, name, wait_for_killmail
 
 
@@ -60,20 +61,42 @@ def test_a_broker_that_is_away_is_told(client: FlaskClient, backend: FakeBackend
     assert "secret" not in response.text
 
 
-def test_budgets_and_when_they_are_full_again(client: FlaskClient, road_states: list[RoadState]) -> None:
-    now = time.time()
-    bucket = Bucket(3600, 900).spend(now, 600)
-    key = "killmail:ip-of-somebody"
-    RateBucket.create(bucket=key, allowance=3600, window_seconds=900, spends=bucket.pack(), force_insert=True)
-    road_states.append(RoadState("killmail", 3600, 3000, None, None))
+def row_of(text: str, name: str) -> list[str]:
+    """The cells of a budget's row, as read."""
+    row = text.partition(f'<th scope="row">{name}')[2].partition("</tr>")[0]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
+    return [" ".join(re.sub(r"<[^>]+>", "", cell).split()) for cell in cells]
+
+
+def test_budgets_and_when_they_refill(client: FlaskClient, road_states: list[RoadState]) -> None:
+    # Given the bucket of this address, those of five characters, two of them closed, and one that is full
+    more_at, full_at = time.time() + 60, time.time() + 600
+    road_states += [
+        RoadState("killmail", 3600, 3000, None, None, 1, 0, 900, more_at, full_at),
+        RoadState("char-killmail", 30, 0, more_at, "used up", 5, 2, 900, more_at, full_at),
+        RoadState("status", 600, 600, None, None, 1, 0, 900, None, None),
+    ]
     text = client.get("/status").text
-    assert "3,000" in text
-    assert "15 min after use" in text
-    full_at = bucket.reopens_at(now, 3600)
-    assert full_at > now + 800
-    assert f"{from_epoch(full_at):%H:%M}" in text
-    assert "ip-of-somebody" not in text
+    # Then each has its line, the characters' together
+    soon, later = (f"{from_epoch(at):%H:%M}" for at in (more_at, full_at))
+    closed = f"2 closed, the emptiest until {soon}"
+    assert row_of(text, "killmail") == ["1", "3,000 of 3,600", "15 min after use", soon, later, "open"]
+    assert row_of(text, "char-killmail") == ["5", "emptiest: 0 of 30", "15 min after use", soon, later, closed]
+    assert row_of(text, "status") == ["1", "600 of 600", "15 min after use", "–", "now", "open"]
+    assert "an allowance is used up" in text
+
+
+def test_what_the_limiter_keeps_is_shown_without_its_owners(client: FlaskClient, app: Flask) -> None:
+    # Given what was spent for two characters, in the limiter's own rows
+    limiter = Limiter(50)
+    app.extensions[system.EXTENSION] = replace(app.extensions[system.EXTENSION], roads=limiter.snapshot)
+    for owner in ("90000001", "90000002"):
+        limiter.acquire(CHAR_KILLMAIL, owner, background=False)
+    text = client.get("/status").text
+    # Then they are counted, and not told
+    assert row_of(text, "char-killmail")[:3] == ["2", "emptiest: 28 of 30", "15 min after use"]
     assert "Every road to ESI is open" in text
+    assert "9000000" not in text
 
 
 def test_closed_gates_are_told(client: FlaskClient, road_states: list[RoadState]) -> None:

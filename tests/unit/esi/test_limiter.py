@@ -8,8 +8,9 @@ import time
 import pytest
 
 import database
+from esi import rate_store
 from esi.limiter import HORIZON_SECONDS, Allowance, Closed, Limiter
-from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, UNBUCKETED, RateGroup
+from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, UNBUCKETED, Bucket, RateGroup
 from tests.unit.esi.limiting import RATE, a_window_later, answer, counted_statements, refused, remaining, time_passes
 
 pytestmark = pytest.mark.usefixtures("any_db")
@@ -225,12 +226,50 @@ def test_threads_together_spend_no_token_twice_and_none_too_many(limiter):
 
 def test_the_snapshot_names_no_owner(limiter):
     # Given buckets of two characters, one fuller than the other
+    before = time.time()
     answer(limiter, 200, group=CHAR_KILLMAIL, owner="90000001")
     answer(limiter, 404, group=CHAR_KILLMAIL, owner="90000002")
     # Then the emptiest stands for its group
     (state, errors) = limiter.snapshot()
-    assert (errors.name, errors.remaining) == ("errors", 59)
+    assert (errors.name, errors.buckets, errors.remaining) == ("errors", 1, 59)
     assert (state.name, state.allowance, state.remaining, state.closed_until) == ("char-killmail", 30, 25, None)
+    assert (state.buckets, state.closed, state.window_seconds) == (2, 0, 900)
+    # And it is told when there will be more, and when all are full
+    assert state.more_at is not None and state.full_at is not None
+    assert before + 899 <= state.more_at <= state.full_at < before + 930
+
+
+def test_the_snapshot_counts_what_is_closed(limiter):
+    # Given three buckets of a group: one untouched since, one empty, one that ESI closed for longer
+    for _ in range(10):
+        answer(limiter, 200, group=SMALL, owner="1")
+    answer(limiter, 200, group=SMALL, owner="2")
+    answer(limiter, 200, group=SMALL, owner="3")
+    answer(limiter, 429, {"Retry-After": "2000", "X-Ratelimit-Limit": "20/15m"}, group=SMALL, owner="3")
+    # Then two are closed; the emptiest of them opens when its first tokens return
+    state = next(state for state in limiter.snapshot() if state.name == SMALL.name)
+    assert (state.buckets, state.closed, state.remaining) == (3, 2, 0)
+    assert state.closed_until == state.more_at
+    assert state.closed_until is not None and time.time() + 890 < state.closed_until < time.time() + 930
+    assert state.full_at is not None and state.full_at > time.time() + 1900
+
+
+def test_the_snapshot_tells_the_next_tokens_from_the_last(limiter):
+    # Given a bucket of which something was spent ten minutes ago, and something one minute ago
+    now = time.time()
+    spent = Bucket(20, 900).spend(now - 600, 4).spend(now - 60, 6)
+    rate_store.create_bucket("small:ip", SMALL)
+    rate_store.store_bucket("small:ip", spent)
+    # Then the first returns fifteen minutes after it was spent, and the last makes it full
+    (state,) = limiter.snapshot()
+    assert now + 299 <= state.more_at < now + 320
+    assert now + 839 <= state.full_at < now + 860
+
+
+def test_the_snapshot_of_what_is_full_has_nothing_to_wait_for(limiter):
+    limiter.acquire(KILLMAIL, "ip", background=False).unsent()
+    state = next(state for state in limiter.snapshot() if state.name == "killmail")
+    assert (state.remaining, state.more_at, state.full_at) == (3600, None, None)
 
 
 def _keys() -> set[str]:
