@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from playwright.sync_api import expect
 
-from database import execute, utcnow
+from database import utcnow
 from models import User
 from tests.acceptance.cluster import Cluster
 from tests.acceptance.processes import wait_until
@@ -204,33 +204,6 @@ def test_a_session_that_ended_meanwhile_is_told(system: Cluster, pilot: Pilot, n
     pilot.page.wait_for_timeout(1_500)
     expect(live).to_have_attribute("data-state", "signed out")
     pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
-
-
-def test_waiting_says_for_what_and_until_when(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
-    # Given a sync that ESI makes wait
-    character_id, name = new_pilot(killmails=2)
-    pilot.log_in(name)
-    pilot.wait_for_sync()
-    user = User.get(User.character_id == character_id)
-    until = utcnow() + timedelta(minutes=7)
-    execute(
-        "UPDATE syncs SET state = 'FETCHING', finished_at = NULL, waiting_for = ?, waiting_until = ? WHERE user_id = ?",
-        ("ESI's allowance is used up", until, user.id),
-    )
-    execute(
-        "INSERT INTO ledger (killmail_id, killmail_hash, priority, state, attempts, created_at, not_before) "
-        "VALUES (1, ?, 8, 'deferred', 1, ?, ?)",
-        ("0" * 40, utcnow(), until),
-    )
-    execute("INSERT INTO sync_items (sync_id, killmail_id) SELECT id, 1 FROM syncs WHERE user_id = ?", (user.id,))
-    # When the page is open
-    waiting = pilot.page.locator("#sync-waiting")
-    expect(waiting).to_have_text(f"ESI's allowance is used up, goes on at {until:%H:%M}", timeout=PATIENCE_MS)
-    # Then it is said when it is made anew, too
-    pilot.open()
-    expect(waiting).to_have_text(f"ESI's allowance is used up, goes on at {until:%H:%M}")
-    execute("DELETE FROM ledger WHERE killmail_id = 1")
-    pilot.wait_for_sync()
 
 
 def test_the_buttons_work_without_leaving_the_page(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:

@@ -37,7 +37,7 @@ export class SyncPanel {
       place.textContent = sync[place.dataset.count].toLocaleString("en");
     }
     const until = sync.waitingUntil?.slice(11, 16);
-    const waiting = sync.waitingFor ? `${sync.waitingFor}, goes on at ${until}` : "";
+    const waiting = sync.waitingFor ? `${sync.waitingFor}, goes on at ${until} EVE time` : "";
     if (waiting && byId("sync-waiting").textContent !== waiting) this.announce(waiting);
     say(byId("sync-waiting"), waiting);
     say(byId("sync-error"), sync.error ?? "");
