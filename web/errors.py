@@ -9,7 +9,9 @@ from flask import Flask, jsonify, make_response, render_template, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from api.session import current_user
 from database import UNAVAILABLE_ERRORS
+from models import User
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +27,8 @@ _TEXTS = {
 
 
 def message_page(status: int, title: str, text: str) -> Response:
-    """A page that says one thing."""
-    return make_response(render_template("message.html", title=title, text=text), status)
+    """A page that says one thing, and leads on to the others where somebody is signed in."""
+    return make_response(render_template("message.html", title=title, text=text, user=_reader()), status)
 
 
 def register(app: Flask) -> None:
@@ -35,6 +37,14 @@ def register(app: Flask) -> None:
     for error in UNAVAILABLE_ERRORS:
         app.register_error_handler(error, _database_away)
     app.register_error_handler(Exception, _internal_error)
+
+
+def _reader() -> User | None:
+    """Who is signed in; nobody where that cannot be found out: it may be what went wrong."""
+    try:
+        return current_user()
+    except Exception:  # noqa: BLE001 - there is no page for an error on the error's page
+        return None
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, ViewportSize, expect
 
 #: Milliseconds a page gets to show what a test waits for: the machine may be busy.
 PATIENCE_MS = 60_000
@@ -16,6 +16,10 @@ PATIENCE_MS = 60_000
 LARGEST_PAGE = 100 * 1024
 #: All rules of WCAG 2.2 A and AA that a machine can check, and axe's best practices.
 AXE = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}
+
+#: What pages are looked at in: what the style sheet makes a difference for.
+SCHEMES: tuple[Literal["dark"], Literal["light"]] = ("dark", "light")
+SCREENS: tuple[ViewportSize, ViewportSize] = ({"width": 360, "height": 740}, {"width": 1280, "height": 900})
 
 #: In place of EVE's image server, which no test asks.
 PICTURE = (
@@ -126,10 +130,23 @@ class Pilot:
             wrong.append(f"{weight} bytes")
         return wrong + self.inaccessible()
 
+    def demands_everywhere(self) -> list[str]:
+        """The same, in both colour schemes and on both screens."""
+        wrong = []
+        for scheme in SCHEMES:
+            # Nothing moves: a row that fades in would be in between the colours of both.
+            self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            for screen in SCREENS:
+                self.page.set_viewport_size(screen)
+                wrong += [f"{scheme}, {screen['width']} px: {each}" for each in self.demands_of_any_page()]
+        return wrong
+
     def inaccessible(self) -> list[str]:
         """What axe finds."""
         violations: list[dict[str, Any]] = Axe().run(self.page, options=AXE).response["violations"]
-        return [f"{each['id']}: {node['html']}" for each in violations for node in each["nodes"]]
+        return [
+            f"{each['id']}: {node['html']}: {node['failureSummary']}" for each in violations for node in each["nodes"]
+        ]
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":

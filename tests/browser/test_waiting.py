@@ -51,8 +51,11 @@ def test_a_sync_waits_for_its_allowance_and_goes_on(system: Cluster, pilot: Pilo
         re.compile(r"closed until \d\d:\d\d")
     )
     operator.close()
+    assert pilot.demands_everywhere() == []
     # And the page says the same when it is loaded again
-    page.reload()
+    response = page.reload()
+    assert response is not None
+    assert re.search(r"allowance is used up, goes on at \d\d:\d\d EVE time</p>", response.text())
     expect(waiting).to_have_text(WAITING)
     assert float(bar.get_attribute("value") or 0) >= stood
     # When so much time has passed, then it goes on by itself, to the end

@@ -244,6 +244,14 @@ def test_what_does_not_exist_is_said_on_a_page(client: FlaskClient) -> None:
     assert "no such page" in response.text
 
 
+def test_an_errors_page_leads_on_where_somebody_is_signed_in(client: FlaskClient, sign_in: SignIn) -> None:
+    assert 'aria-label="Pages"' not in client.get("/nowhere").text
+    sign_in(make_user())
+    text = client.get("/nowhere").text
+    assert 'aria-label="Pages"' in text
+    assert "Log out" in text
+
+
 def test_logins_are_limited_per_address(client: FlaskClient) -> None:
     assert {client.get("/login").status_code for _ in range(30)} == {302}
     limited = client.get("/login")
