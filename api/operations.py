@@ -26,10 +26,10 @@ EXTENSION = "killmail-sync.operations"
 WORK_QUEUE = "esi_killmail_details_queue"
 #: What a group is for, and whose its buckets are.
 _SUBJECTS = {
-    KILLMAIL.name: "killmails, for this address",
-    CHAR_KILLMAIL.name: "lists, for each character",
-    STATUS.name: "whether ESI is up, for this address",
-    ERRORS.name: "errors we allow ourselves, for this address",
+    KILLMAIL.name: "killmails, of this address",
+    CHAR_KILLMAIL.name: "lists, of each character",
+    STATUS.name: "ESI's state, of this address",
+    ERRORS.name: "errors, of this address",
 }
 
 

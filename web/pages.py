@@ -39,6 +39,8 @@ def index() -> str:
     page = killmails.page_of(user, killmails.Filter(), NEWEST, None, ROW_FIELDS)
     history = syncs.page_of(user, LAST_SYNCS, None, None).nodes
     days = statistics.days(user, _first_day())
+    # Read again behind the syncs: one that ended meanwhile must not stand beside times from before its end.
+    user = User.get_or_none(User.id == user.id) or user
     return render_template(
         "dashboard.html",
         user=user,

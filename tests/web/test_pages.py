@@ -18,7 +18,7 @@ import database
 from api.system import EXTENSION
 from database import utcnow
 from esi.errors import SsoUnavailable
-from models import Trigger, User
+from models import Sync, Trigger, User
 from settings import KILLMAIL_SCOPE, ROOT
 from tests.web_app import FakeBackend, make_killmail, make_sync, make_user, name, wait_for_killmail
 
@@ -145,6 +145,34 @@ def test_what_is_stored_while_the_page_is_made_comes_after_it(
     assert hooks == [], "it was stored"
     assert 'data-id="51"' not in text
     assert 'data-after="50"' in text, "or it is taken for known, and never shown"
+
+
+def test_a_sync_that_ends_while_the_page_is_made_is_over_in_all_parts(
+    client: FlaskClient, sign_in: SignIn, sqlite_db: Database
+) -> None:
+    user = make_user()
+    sign_in(user)
+    sync = make_sync(user.id, state="FETCHING")
+    hooks: list[Any] = cast(Any, sqlite_db).query_hooks
+
+    def finish(event: Any) -> None:
+        if 'FROM "user_killmails"' in event.sql:  # the user has been read by then, and no sync
+            hooks.clear()
+            Sync.update(state="FINISHED", finished_at=utcnow()).where(Sync.id == sync.id).execute()
+            User.update(last_killmail_sync_at=utcnow()).execute()
+
+    hooks.append(finish)
+    text = client.get("/").text
+    assert hooks == [], "it ended"
+    assert 'data-phase="FINISHED"' in text
+    assert "Last synced" in text
+    assert "Possible again at" in text
+
+
+def test_without_killmails_no_empty_frames_are_drawn(client: FlaskClient, sign_in: SignIn) -> None:
+    sign_in(make_user())
+    for path in ("/", "/pictures"):
+        assert "<figure>" not in client.get(path).text, path
 
 
 @pytest.mark.parametrize(("form", "full"), [({}, False), ({"full": "1"}, True)])

@@ -43,14 +43,14 @@ def test_it_tells_how_much_there_is_to_do_and_of_nobody(client: FlaskClient) -> 
     for figure in ("<dt>Pending</dt><dd>1</dd>", "<dt>Fetching</dt><dd>1</dd>", "<dt>Needs login</dt><dd>1</dd>"):
         assert figure in text
     assert "esi_killmail_details_queue" in text
-    assert "1 are stored" in text
+    assert "1 is stored" in text
     for secret in ("Somebody", "Nobody Else", "A Stranger", "4242421", "4,242,421", "777777", "777,777", "90000001"):
         assert secret not in text
 
 
 def test_it_looks_the_same_to_who_is_signed_in(client: FlaskClient, sign_in: Callable[[User], None]) -> None:
     sign_in(make_user(character_name="Somebody"))
-    assert "<dt>Ok</dt><dd>1</dd>" in client.get("/status").text
+    assert "<dt>OK</dt><dd>1</dd>" in client.get("/status").text
 
 
 def test_a_broker_that_is_away_is_told(client: FlaskClient, backend: FakeBackend) -> None:
