@@ -66,6 +66,7 @@ def test_pictures_for_the_readme(system: Cluster, sit_down: Callable[..., Pilot]
     pilot = sit_down(viewport={"width": 1100, "height": 860})
     pilot.log_in(RENN)
     pilot.wait_for_sync()
+    pilot.open()  # without what was said about the login
     expect(pilot.page.locator("[data-name-of]")).to_have_count(0, timeout=PATIENCE_MS)
     character_id = next(each for each, one in system.simulated.truth().items() if one["name"] == RENN)
     system.simulated.post("settings", {"latency_ms": "300"})

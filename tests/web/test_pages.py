@@ -77,6 +77,8 @@ def test_the_dashboard_shows_pilot_sync_and_killmails(client: FlaskClient, sign_
     assert text.count('class="side loss"') == 2  # one of them in the template of new rows
     assert '<li data-step="FETCHING" aria-current="step">' in text
     assert "Fetching 26 of 27" in text
+    assert "A sync is under way." in text
+    assert "Next sync by itself" not in text
     assert '<dd data-count="saved">26</dd>' in text
     assert '<dd data-count="pending">1</dd>' in text
 
