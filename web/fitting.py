@@ -29,23 +29,22 @@ ELSEWHERE = "Elsewhere"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Equal things in one slot with one fate. `inside`: what was in a container; `more`: lines left out there."""
+    """Equal things in one slot with one fate. `container`: what they were in, itself a line above; None: the ship."""
 
     type: Entity | None
     quantity: int
     dropped: bool
     is_copy: bool
-    inside: Sequence[Line] = ()
-    more: int = 0
+    container: Line | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """`more`: lines left out, what is inside them included."""
+    """`continued`: there is more of it on the page before."""
 
     name: str
     lines: Sequence[Line]
-    more: int = 0
+    continued: bool = False
 
 
 def slot_of(flag: int) -> str:
@@ -62,52 +61,34 @@ def fitting(items: Iterable[ItemView]) -> list[Slot]:
     return [Slot(name, lines(by_slot[name])) for name in order if by_slot[name]]
 
 
-def within(slots: Iterable[Slot], budget: int) -> list[Slot]:
-    """The slots with `budget` lines in all: what lies in containers is left out first, and how much, is counted."""
-    left = _Budget(budget)
-    begun = [(slot, left.take(slot.lines)) for slot in slots]
-    return [
-        Slot(slot.name, [_opened(line, left) for line in taken], _count(slot.lines[len(taken) :]))
-        for slot, taken in begun
-    ]
+def page_of(slots: Iterable[Slot], number: int, size: int) -> list[Slot]:
+    """Of all the slots' lines, counted through, the `size` of page `number`, which starts at 1."""
+    first, last = (number - 1) * size, number * size
+    page, before = [], 0
+    for slot in slots:
+        shown = slot.lines[max(0, first - before) : max(0, last - before)]
+        if shown:
+            page.append(Slot(slot.name, shown, continued=before < first))
+        before += len(slot.lines)
+    return page
 
 
-@dataclass(slots=True)
-class _Budget:
-    lines: int
-
-    def take(self, of: Sequence[Line]) -> Sequence[Line]:
-        """The first of them, as many as are left."""
-        taken = of[: self.lines]
-        self.lines -= len(taken)
-        return taken
-
-
-def _opened(line: Line, left: _Budget) -> Line:
-    taken = left.take(line.inside)
-    inside = [_opened(inner, left) for inner in taken]
-    return replace(line, inside=inside, more=_count(line.inside[len(taken) :]))
-
-
-def _count(lines: Sequence[Line]) -> int:
-    return sum(1 + _count(line.inside) for line in lines)
-
-
-def lines(items: Iterable[ItemView]) -> list[Line]:
-    """Equal things added up, in the order in which they come first. A container stays by itself."""
+def lines(items: Iterable[ItemView], container: Line | None = None) -> list[Line]:
+    """Equal things added up, in the order in which they come first. A container stays by itself, with what was in it
+    behind it."""
     whole: list[Line] = []
     places: dict[tuple[int | None, bool, bool], int] = {}
     for item in items:
         dropped = item.quantity_dropped is not None
         quantity = item.quantity_dropped if item.quantity_dropped is not None else item.quantity_destroyed or 0
-        is_copy = item.singleton == BLUEPRINT_COPY
-        key = (None if item.type is None else item.type.id, dropped, is_copy)
+        line = Line(item.type, quantity, dropped, item.singleton == BLUEPRINT_COPY, container)
+        key = (None if item.type is None else item.type.id, dropped, line.is_copy)
         if item.items:
-            whole.append(Line(item.type, quantity, dropped, is_copy, lines(item.items)))
+            whole += [line, *lines(item.items, line)]
         elif key in places:
             same = whole[places[key]]
-            whole[places[key]] = Line(same.type, same.quantity + quantity, dropped, is_copy)
+            whole[places[key]] = replace(same, quantity=same.quantity + quantity)
         else:
             places[key] = len(whole)
-            whole.append(Line(item.type, quantity, dropped, is_copy))
+            whole.append(line)
     return whole

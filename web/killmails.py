@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -21,14 +22,14 @@ from api.session import current_user
 from models import User
 from web import choosing, export
 from web.errors import message_page
-from web.fitting import fitting, within
+from web.fitting import fitting, page_of
 from web.pages import ROW_FIELDS
 from web.pictures import share
 from web.raw import esi_form
 
 PAGE = 50
-#: Attackers on a page, and lines of a fitting, containers and all: the largest fights have thousands, and a page stays
-#: readable, and under 100 KiB.
+#: Attackers on a page, and lines of a fitting, containers and all: the largest fights have thousands of the ones, full
+#: freighters hundreds of the others, and a page stays readable, and under 100 KiB.
 ATTACKERS, LINES = 50, 100
 #: Each reads everything a pilot has.
 EXPORT_LIMIT = "20/minute"
@@ -66,18 +67,17 @@ def show(killmail_id: int) -> str | AnyResponse:
         return redirect(url_for("pages.index"))
     killmail = _mine_or_404(user, killmail_id, EVERYTHING | {"value"})
     attackers = sorted(killmail.attackers, key=lambda attacker: (-attacker.damage_done, not attacker.final_blow))
-    pages = max(1, -(-len(attackers) // ATTACKERS))
-    page = min(max(1, request.args.get("attackers", 1, type=int)), pages)
+    slots = fitting(killmail.items)
+    part = _part("attackers", len(attackers), ATTACKERS)
+    items = _part("items", sum(len(slot.lines) for slot in slots), LINES)
     return render_template(
         "killmail.html",
         user=user,
         killmail=killmail,
         is_loss=killmail.is_loss_of(user.character_id),
-        slots=within(fitting(killmail.items), LINES),
-        attackers=_with_shares(attackers[(page - 1) * ATTACKERS : page * ATTACKERS], killmail),
-        first_attacker=(page - 1) * ATTACKERS + 1,
-        page=page,
-        pages=pages,
+        slots=page_of(slots, items.number, LINES),
+        attackers=_with_shares(attackers[part.start : part.start + ATTACKERS], killmail),
+        parts={"attackers": part, "items": items},
     )
 
 
@@ -128,6 +128,22 @@ def _mine_or_404(user: User, killmail_id: int, named_fields: frozenset[str]) -> 
     if killmail is None:
         abort(404)
     return killmail
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Page `number` of `of`, from 1 on; `start` counts what lies before it."""
+
+    number: int
+    of: int
+    start: int
+
+
+def _part(name: str, count: int, size: int) -> Part:
+    """The page of so many that the address asks for by a number: the nearest that there is."""
+    of = max(1, -(-count // size))
+    number = min(max(1, request.args.get(name, 1, type=int)), of)
+    return Part(number, of, (number - 1) * size)
 
 
 def _with_shares(shown: Sequence[AttackerView], killmail: KillmailView) -> list[tuple[AttackerView, float]]:

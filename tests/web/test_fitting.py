@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.killmail_views import Entity, ItemView
-from web.fitting import ELSEWHERE, Slot, fitting, lines, slot_of, within
+from web.fitting import ELSEWHERE, fitting, lines, page_of, slot_of
 
 
 def item(
@@ -54,32 +54,39 @@ def test_equal_things_are_added_up_by_fate() -> None:
 def test_containers_stay_by_themselves_with_what_is_in_them() -> None:
     inner = [item(34, dropped=1), item(34, dropped=2)]
     found = lines([item(3465, destroyed=1, items=inner), item(3465, destroyed=1), item(3465, destroyed=1, items=inner)])
-    assert [(line.quantity, [each.quantity for each in line.inside]) for line in found] == [(1, [3]), (1, []), (1, [3])]
+    assert [(line.quantity, line.container and line.container.quantity) for line in found] == [
+        (1, None), (3, 1), (1, None), (1, None), (3, 1)
+    ]  # fmt: skip
+    assert found[1].container is found[0]
+    assert found[4].container is found[3]
 
 
-def _left(slots: list[Slot]) -> list[tuple[int, int, list[tuple[int, int]]]]:
-    """Of each slot: lines, lines left out, and the same of each line."""
-    return [(len(slot.lines), slot.more, [(len(line.inside), line.more) for line in slot.lines]) for slot in slots]
+def test_a_container_in_a_container_has_its_place_behind_it() -> None:
+    inner = item(3466, destroyed=1, items=[item(1, destroyed=1), item(2, destroyed=1)])
+    found = lines([item(3465, destroyed=1, items=[inner, item(3, destroyed=1)])])
+    assert [line.type.id for line in found if line.type] == [3465, 3466, 1, 2, 3]
+    assert [line.container and line.container.type.id for line in found] == [None, 3465, 3466, 3466, 3465]  # type: ignore[union-attr]
 
 
-def test_what_is_over_the_budget_is_counted_wherever_it_was() -> None:
+@pytest.mark.parametrize("size", range(1, 11))
+def test_pages_hold_every_line_once_and_in_order(size: int) -> None:
+    # Given two slots, the second with containers
     def box(*types: int) -> ItemView:
         return item(3465, destroyed=1, items=[item(each, destroyed=1) for each in types])
 
     slots = fitting([item(1, 27, 1), item(2, 5, 1), box(3, 4, 5), box(6, 7)])
-    assert _left(within(slots, 9)) == _left(slots) == [(1, 0, [(0, 0)]), (3, 0, [(0, 0), (3, 0), (2, 0)])]
-    assert _left(within(slots, 8)) == [(1, 0, [(0, 0)]), (3, 0, [(0, 0), (3, 0), (1, 1)])]
-    assert _left(within(slots, 5)) == [(1, 0, [(0, 0)]), (3, 0, [(0, 0), (1, 2), (0, 2)])]
-    assert _left(within(slots, 2)) == [(1, 0, [(0, 0)]), (1, 7, [(0, 0)])]
-    assert _left(within(slots, 0)) == [(0, 1, []), (0, 8, [])]
-
-
-def test_a_container_in_a_container_costs_like_any_other_line() -> None:
-    inner = item(3466, destroyed=1, items=[item(1, destroyed=1), item(2, destroyed=1)])
-    (slot,) = within(fitting([item(3465, destroyed=1, items=[inner])]), 3)
-    (nested,) = slot.lines[0].inside
-    assert (len(nested.inside), nested.more) == (1, 1)
-    assert within(fitting([item(3465, destroyed=1, items=[inner])]), 1)[0].lines[0].more == 3
+    everything = [(slot.name, line) for slot in slots for line in slot.lines]
+    assert len(everything) == 9
+    # When they are read page by page
+    pages = [page_of(slots, number, size) for number in range(1, 1 - (-9 // size))]
+    # Then all are there, each page is full but the last, and what goes on says so
+    assert [(slot.name, line) for page in pages for slot in page for line in slot.lines] == everything
+    assert {sum(len(slot.lines) for slot in page) for page in pages[:-1]} <= {size}
+    seen: set[str] = set()
+    for slot in (slot for page in pages for slot in page):
+        assert slot.continued == (slot.name in seen)
+        seen.add(slot.name)
+    assert page_of(slots, len(pages) + 1, size) == []
 
 
 def test_nothing_of_something_is_nothing() -> None:

@@ -276,47 +276,37 @@ def _massacre(containers: int, types: int, attackers: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("containers", "types"), [(6, 150), (100, 5), (500, 1), (1, 5000)])
-def test_a_page_leaves_out_what_is_too_much_and_says_how_much(
+def test_what_is_too_much_for_a_page_goes_on_on_the_next(
     client: FlaskClient, viewer: User, containers: int, types: int
 ) -> None:
-    # Given a full freighter lost to a fleet, where everything has a long name
+    # Given a full freighter lost to a fleet
     killmail_id = stored(_massacre(containers, types, attackers=60), viewer)
-    database.execute("UPDATE names SET name = ?", ("An Extraordinarily Long Name of 40 Letters",))
-    # When its page is opened
-    text = client.get(f"/killmails/{killmail_id}").text
-    # Then what is not on it is counted on it, and it stays small
-    table = text.partition('<table class="fitting">')[2].partition("</table>")[0]
-    left_out = re.findall(r"And ([\d,]+) more(?: inside it)?: in the raw JSON", table)
-    assert table.count("<bdi>An Extra") == LINES
-    assert LINES + sum(int(each.replace(",", "")) for each in left_out) == containers * (1 + types)
-    assert len(text.encode()) < 100 * 1024
+    database.execute("UPDATE names SET name = 'Thing'")
+    # When its page is opened, and the next, and the next
+    path, pages = f"/killmails/{killmail_id}?attackers=2", []
+    while path:
+        pages.append(client.get(path).text.partition('id="items"')[2].partition("</section>")[0])
+        following = re.search(r'<a rel="next" href="([^"]+)"', pages[-1])
+        path = html.unescape(following[1]) if following else ""
+        assert len(pages) <= 100
+    # Then they hold everything, a hundred lines each, and leave the attackers where they are
+    found = [len(re.findall(r"<tr(?: class=.inside.)?><td>", page)) for page in pages]
+    assert sum(found) == containers * (1 + types)
+    assert set(found[:-1]) == {LINES}
+    assert all("attackers=2" in page for page in pages)
+    # And what goes on within a container says in which
+    assert ("Cargo, continued: in <bdi>Thing</bdi>" in pages[1]) == (LINES % (1 + types) != 0)
 
 
-def test_the_value_tells_what_has_no_price(client: FlaskClient, viewer: User) -> None:
-    make_killmail(1, viewer)
-    prices.ask()
-    prices.save({587: 1_000_000.0, 34: 2.0})
-    text = client.get("/killmails/1").text
-    assert "10.00 B ISK" in text
-    assert "1.00 M ISK" in text
-    assert "4 items in 2 stacks have no price and count for nothing" in text
-
-
-@pytest.mark.parametrize(
-    ("priced", "told"),
-    [
-        ({587, 3465, 34, 35}, "Everything has a price."),
-        ({3465, 34, 35}, "1 item has no price and counts for nothing."),
-        ({34, 35}, "2 items have no price and count for nothing."),
-        ({587, 3465, 34}, "3 items in 1 stack have no price and count for nothing."),
-        ({587, 3465, 35}, "5,000,000,000 items in 1 stack have no price and count for nothing."),
-    ],
-)
-def test_the_words_for_what_has_no_price(client: FlaskClient, viewer: User, priced: set[int], told: str) -> None:
-    make_killmail(1, viewer)
-    prices.ask()
-    prices.save(dict.fromkeys(priced, 1.0))
-    assert told in " ".join(client.get("/killmails/1").text.split())
+@pytest.mark.parametrize("number", ["0", "-1", "999", "x", "9" * 30])
+def test_a_page_of_items_that_is_not_there_is_the_nearest(client: FlaskClient, viewer: User, number: str) -> None:
+    killmail_id = stored(_massacre(30, 4, attackers=60), viewer)
+    text = client.get(f"/killmails/{killmail_id}?items={number}&attackers={number}").text
+    here, other = (2, 1) if number[0] == "9" else (1, 2)
+    assert text.count(f"Page {here} of 2") == 2
+    # And each leads on without leaving the other's page
+    links = [html.unescape(link) for link in re.findall(r'href="[^"]*[?]([^"]*attackers=[^"]+)"', text)]
+    assert links == [f"attackers={here}&items={other}#items", f"attackers={other}&items={here}#attackers"]
 
 
 def weight(client: FlaskClient, path: str) -> int:
