@@ -45,6 +45,7 @@ export class SyncPanel {
 
   // The steps on the way there are on the page for who looks; told is what came of it.
   end(sync) {
+    byId("message").textContent = "";
     this.announce(sync.error ? `${sync.summary}: ${sync.error}` : sync.summary);
     this.refresh(CHANGED_BY_THE_END);
   }
