@@ -111,6 +111,11 @@ class Pilot:
         assert visible, f"the focus on {text!r} cannot be seen"
         return str(text)
 
+    def was_cut_off(self) -> None:
+        """The server was away for a while: that the browser says so is as it should be."""
+        said = ("WebSocket connection to", "Failed to load resource: net::ERR_CONNECTION_")
+        self.problems[:] = [problem for problem in self.problems if not problem.startswith(said)]
+
     def press_tab_until(self, is_there: Callable[[str], bool]) -> str:
         """Tab from one thing to the next until one's text is it; fails where a focus cannot be seen."""
         passed = []

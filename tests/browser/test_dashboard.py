@@ -153,7 +153,7 @@ def test_an_alert_is_not_told_again_by_a_page_that_catches_up(
     # Then the alert is still there, and was not told again
     expect(pilot.page.get_by_role("alert")).to_have_count(1)
     assert pilot.heard() == []
-    pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
+    pilot.was_cut_off()
 
 
 def test_a_lost_connection_is_told_and_made_up_for(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
@@ -184,7 +184,7 @@ def test_a_lost_connection_is_told_and_made_up_for(system: Cluster, pilot: Pilot
     assert sum(int(text.split()[0]) for text in told if "new killmail" in text) == 3
     assert [text for text in told if "new killmail" not in text] == ["Done: 3 new"]
     assert pilot.was_not_reloaded()
-    pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
+    pilot.was_cut_off()
 
 
 def test_a_session_that_ended_meanwhile_is_told(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:
@@ -204,7 +204,7 @@ def test_a_session_that_ended_meanwhile_is_told(system: Cluster, pilot: Pilot, n
     expect(live).to_have_text(re.compile("You are signed out"), timeout=PATIENCE_MS)
     pilot.page.wait_for_timeout(1_500)
     expect(live).to_have_attribute("data-state", "signed out")
-    pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
+    pilot.was_cut_off()
 
 
 def test_the_buttons_work_without_leaving_the_page(system: Cluster, pilot: Pilot, new_pilot: NewPilot) -> None:

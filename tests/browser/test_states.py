@@ -158,7 +158,7 @@ def test_a_lost_connection_and_a_service_that_is_away(system: Cluster, pilot: Pi
     bring(system, character_id, 1)
     system.start_web()
     expect(live).to_have_attribute("data-state", "live", timeout=PATIENCE_MS)
-    pilot.problems[:] = [each for each in pilot.problems if "WebSocket connection to" not in each]
+    pilot.was_cut_off()
 
 
 def test_a_closed_road(system: Cluster, pilot: Pilot) -> None:
