@@ -113,7 +113,7 @@ class Pilot:
 
     def was_cut_off(self) -> None:
         """The server was away for a while: that the browser says so is as it should be."""
-        said = ("WebSocket connection to", "Failed to load resource: net::ERR_CONNECTION_")
+        said = ("WebSocket connection to", "Failed to load resource: net::ERR_")
         self.problems[:] = [problem for problem in self.problems if not problem.startswith(said)]
 
     def press_tab_until(self, is_there: Callable[[str], bool]) -> str:
@@ -155,7 +155,7 @@ class Pilot:
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":
-            self.problems.append(message.text)
+            self.problems.append(f"{message.text} ({message.location.get('url')})")
 
 
 #: The text (or name) of what has the focus, and whether a sighted person sees that it has.
