@@ -1,4 +1,4 @@
-"""What an answer says: its JSON within bounds, its freshness, how long to wait, and which error a status is.
+"""What an answer says: its JSON within bounds, its freshness, and which error a status is.
 
 Pure but for the clock that stands in for a missing Date header. The invariant: nothing here raises anything but
 EsiError's family and MalformedError, and no text holds anything that was in an answer's values.
@@ -27,12 +27,11 @@ from esi.errors import (
     EsiStatus,
     EsiUnauthorized,
 )
+from esi.rate_headers import parse_rate_headers
 from esi.transport import Answer
 
 #: Ids and quantities are signed 64-bit (ESI's OpenAPI: `format: int64`).
 INT64_MAX = 2**63 - 1
-#: Seconds. A longer Retry-After is cut to it: a day closes a road long enough to look again.
-MAX_RETRY_AFTER = 24 * 3600.0
 #: Seconds. A longer freshness is cut to it: no list route caches for more than 5 minutes (OpenAPI).
 MAX_FRESH_FOR = 3600.0
 #: Seconds of the legacy error window, for a 420 without X-ESI-Error-Limit-Reset (ESI docs: rate limiting).
@@ -120,17 +119,6 @@ def fresh_for(headers: Mapping[str, str]) -> float:
     return min(max(seconds, 0.0), MAX_FRESH_FOR)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of Retry-After, which is a number or a date; None when it is absent or neither."""
-    value = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]{1,10}", value):
-        return min(float(value), MAX_RETRY_AFTER)
-    until, date = _timestamp(value), _timestamp(headers.get("Date"))
-    if until is None:
-        return None
-    return min(max(until - (time.time() if date is None else date), 0.0), MAX_RETRY_AFTER)
-
-
 def error_text(answer: Answer, field: str = "error") -> str:
     """A text field of an error's body, else "". For comparing; what another server wrote is not for our texts."""
     try:
@@ -144,14 +132,13 @@ def error_text(answer: Answer, field: str = "error") -> str:
 def error_of(answer: Answer, what: str) -> EsiError:
     """The error that a status other than 200 is. `what` says what was asked for, without a hash or a URL."""
     status, said = answer.status, error_text(answer).lower()
-    wait = retry_after(answer.headers)
+    rates = parse_rate_headers(answer.headers)
+    wait = rates.retry_after
     if status == 420:
-        reset = _seconds(answer.headers.get("X-ESI-Error-Limit-Reset"))
-        wait = next((seconds for seconds in (reset, wait) if seconds is not None), ERROR_WINDOW)
+        wait = next((seconds for seconds in (rates.error_reset, wait) if seconds is not None), ERROR_WINDOW)
         return EsiErrorLimited(f"{what}: error limit reached (420)", retry_after=wait, status=420)
     if status == 429:
-        bare = "X-Ratelimit-Group" not in answer.headers
-        return EsiRateLimited(f"{what}: rate limited (429)", retry_after=wait, bare=bare)
+        return EsiRateLimited(f"{what}: rate limited (429)", retry_after=wait, bare=not rates.of_bucket)
     if _is_downtime(answer, said):
         return EsiDowntime(f"{what}: ESI is down ({status})", retry_after=wait, status=status)
     if status == 401:
@@ -185,10 +172,6 @@ def _timestamp(value: str | None) -> float | None:
         return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-def _seconds(value: str | None) -> float | None:
-    return float(value) if value and re.fullmatch(r"[0-9]{1,5}", value.strip()) else None
 
 
 def _int64(digits: str) -> int:

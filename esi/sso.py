@@ -19,8 +19,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from esi.access_token import Identity, KeySet, Verifier
-from esi.answers import MalformedError, decode, error_text, integer, retry_after
+from esi.answers import MalformedError, decode, error_text, integer
 from esi.errors import SsoConfiguration, SsoError, SsoRefused, SsoUnavailable
+from esi.rate_headers import parse_rate_headers
 from esi.sso_metadata import METADATA_PATH, Metadata, read_metadata
 from esi.transport import Answer, Transport, TransportError, Unmetered
 
@@ -208,7 +209,7 @@ class SsoClient:
 
 def _body(answer: Answer, what: str) -> dict[str, Any]:
     """The JSON object of a 200; raises SsoUnavailable for every other answer."""
-    wait = retry_after(answer.headers)
+    wait = parse_rate_headers(answer.headers).retry_after
     if answer.status != 200:
         raise SsoUnavailable(f"{what}: unexpected status {answer.status}", retry_after=wait)
     try:
@@ -232,7 +233,7 @@ def _error_of(answer: Answer, what: str) -> SsoError:
             return SsoRefused(f"{what}: the SSO refused the token (invalid_token); a new login is needed")
         if error in _SETUP:
             return SsoConfiguration(f"{what}: the SSO answered {error}; check {_SETUP[error]}")
-    wait = retry_after(answer.headers)
+    wait = parse_rate_headers(answer.headers).retry_after
     return SsoUnavailable(f"{what}: the SSO answered {answer.status}; try again later", retry_after=wait)
 
 

@@ -1,4 +1,4 @@
-"""Decoding, freshness, waiting, and which error a status is: tables, no sockets."""
+"""Decoding, freshness, and which error a status is: tables, no sockets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from esi.answers import MalformedError, decode, error_of, fresh_for, retry_after, text
+from esi.answers import MalformedError, decode, error_of, fresh_for, text
 from esi.errors import (
     EsiDowntime,
     EsiErrorLimited,
@@ -18,6 +18,7 @@ from esi.errors import (
     EsiStatus,
     EsiUnauthorized,
 )
+from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.transport import Answer
 
 NOON = "Tue, 18 Aug 2026 12:00:00 GMT"
@@ -86,24 +87,6 @@ def test_freshness_is_max_age_then_expires_then_none(headers, seconds):
     assert fresh_for(CaseInsensitiveDict(headers)) == seconds
 
 
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"Retry-After": "17"}, 17),
-        ({"Retry-After": " 0 "}, 0),
-        ({"Retry-After": "99999999"}, 86400),
-        ({"Retry-After": FIVE_PAST, "Date": NOON}, 300),
-        ({"Retry-After": NOON, "Date": FIVE_PAST}, 0),
-        ({"Retry-After": "-1"}, None),
-        ({"Retry-After": "soon"}, None),
-        ({"Retry-After": ""}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date_or_nothing(headers, seconds):
-    assert retry_after(CaseInsensitiveDict(headers)) == seconds
-
-
 def test_text_is_bounded_and_storable():
     assert text("a\0b\ud800c\N{SNOWMAN}", "name", most=10) == "a\ufffdb\ufffdc\N{SNOWMAN}"
     for value in ("", "x" * 11, 5, None):
@@ -112,7 +95,7 @@ def test_text_is_bounded_and_storable():
 
 
 HTML = b"<html><head><title>503 Service Temporarily Unavailable</title></head></html>"
-BUCKET = {"X-Ratelimit-Group": "killmail", "Retry-After": "12"}
+BUCKET = {"X-Ratelimit-Limit": "3600/15m", "Retry-After": "12"}
 
 #: status, body, headers -> class, permanent, retry_after. Bodies: esi/README.md §2.5, §3, §4, §5.
 ERRORS = [
@@ -134,6 +117,8 @@ ERRORS = [
     (500, {"error": "Timeout waiting on backend"}, {}, EsiDowntime, False, None),
     (502, b"", {}, EsiDowntime, False, None),
     (503, HTML, {"Retry-After": "40"}, EsiDowntime, False, 40),
+    (503, HTML, {"Retry-After": "86400"}, EsiDowntime, False, MAX_WAIT_SECONDS),
+    (503, HTML, {"Retry-After": FIVE_PAST, "Date": NOON}, EsiDowntime, False, 300),
     (503, {"error": "The datasource tranquility is temporarily unavailable"}, {}, EsiDowntime, False, None),
     (504, {"error": "Timeout contacting tranquility", "timeout": 10}, {}, EsiDowntime, False, None),
     (403, {"error": "ESI is currently in maintenance mode. Please try again later."}, {}, EsiDowntime, False, None),

@@ -72,6 +72,25 @@ def test_a_wait_is_bounded():
     assert parse_rate_headers({"Retry-After": "99999999"}).retry_after == MAX_WAIT_SECONDS
 
 
+NOON, FIVE_PAST = "Tue, 18 Aug 2026 12:00:00 GMT", "Tue, 18 Aug 2026 12:05:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "date", "seconds"),
+    [
+        ("17", NOON, 17),
+        (" 0 ", NOON, 0),
+        (FIVE_PAST, NOON, 300),
+        ("Wed, 19 Aug 2026 12:00:00 GMT", NOON, MAX_WAIT_SECONDS),
+        (NOON, FIVE_PAST, None),
+        (FIVE_PAST, "noon", None),
+        ("soon", NOON, None),
+    ],
+)
+def test_a_wait_is_seconds_or_a_date_beside_another(retry_after, date, seconds):
+    assert parse_rate_headers({"Retry-After": retry_after, "Date": date}).retry_after == seconds
+
+
 @pytest.mark.parametrize(
     ("headers", "of_bucket"),
     [({"X-Ratelimit-Remaining": "0"}, True), ({"X-Ratelimit-Limit": "30/15m"}, True), ({"Retry-After": "5"}, False)],

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import pytest
 
 from esi.errors import SsoConfiguration, SsoRefused, SsoUnavailable
+from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.sso import LoginRequest, SsoClient, TokenSet
 from tests.unit.esi.raw_server import Step, reply
 from tests.unit.esi.sso_world import CALLBACK, CLIENT_ID, CLIENT_SECRET, JWKS, METADATA, REVOKE, TOKEN
@@ -103,6 +104,7 @@ REFRESH_ERRORS = {
     "500 in the words of a refusal": (reply(500, {"error": "invalid_grant"}), SsoUnavailable, None),
     "502": (reply(502, b"<html>"), SsoUnavailable, None),
     "503": (reply(503, b"", {"Retry-After": "5"}), SsoUnavailable, 5),
+    "503 for a day": (reply(503, b"", {"Retry-After": "86400"}), SsoUnavailable, MAX_WAIT_SECONDS),
     "504": (reply(504, b""), SsoUnavailable, None),
     "400 html": (reply(400, b"<html>invalid_grant</html>"), SsoUnavailable, None),
     "400 unknown": (reply(400, {"error": "something_new"}), SsoUnavailable, None),
