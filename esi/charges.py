@@ -18,8 +18,11 @@ from esi.rate_limit import Bucket, cost_of
 FIRST_BACK_OFF_SECONDS = 5.0
 #: Seconds added to what a header says: it is cut to whole seconds, and was true when it was written.
 MARGIN_SECONDS = 1.0
+#: Seconds by which an answer may seem to come before its request left without any clock having been set back.
+SET_BACK_SECONDS = 1.0
 
-Change = Callable[[Bucket], Bucket]
+#: Makes the bucket another one, at a moment: when its row is held. A clock may have been set since the request left.
+Change = Callable[[Bucket, float], Bucket]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,11 @@ class Spent:
     trial: bool = False
 
     def is_late(self, now: float) -> bool:
-        """Whether ESI may have charged it so late that it will have the tokens back after us."""
-        return now > self.bucket.charged_by(self.charge_at)
+        """Whether ESI may have charged it so late that it will have the tokens back after us.
+
+        Where the clock has been set back since, nobody knows, and so it may.
+        """
+        return now > self.bucket.charged_by(self.charge_at) or now < self.decided_at - SET_BACK_SECONDS
 
 
 def is_refusal(status: int, rates: RateHeaders) -> bool:
@@ -44,14 +50,14 @@ def is_refusal(status: int, rates: RateHeaders) -> bool:
 
 
 def after_answer(spent: Spent, status: int, rates: RateHeaders, now: float) -> Change | None:
-    """What an answer changes; None for nothing."""
+    """What an answer that is here `now` changes; None for nothing."""
     refused = is_refusal(status, rates)
     passed = spent.trial and not refused and status < 500
     as_expected = cost_of(status) == spent.cost and not spent.is_late(now) and not _is_news(spent, rates)
     if as_expected and not (refused or passed or _is_alarming(spent, rates)):
         return None
 
-    def change(bucket: Bucket) -> Bucket:
+    def change(bucket: Bucket, now: float) -> Bucket:
         bucket = _charged(bucket, spent, cost_of(status), now)
         if rates.allowance is not None and rates.window_seconds is not None:
             bucket = bucket.learn(rates.allowance, rates.window_seconds)
@@ -71,12 +77,12 @@ def after_silence(spent: Spent, now: float, price: int) -> Change | None:
     """It was sent and not answered: ESI may have charged it, at any time until now, with the `price` of a success."""
     if price == spent.cost and not spent.is_late(now):
         return None
-    return lambda bucket: _charged(bucket, spent, max(price, spent.cost), now)
+    return lambda bucket, now: _charged(bucket, spent, max(price, spent.cost), now)
 
 
 def never_sent(spent: Spent) -> Change:
     """ESI charged nothing."""
-    return lambda bucket: bucket.refund(spent.charge_at, spent.cost)
+    return lambda bucket, _now: bucket.refund(spent.charge_at, spent.cost)
 
 
 def _charged(bucket: Bucket, spent: Spent, cost: int, now: float) -> Bucket:

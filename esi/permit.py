@@ -93,6 +93,7 @@ class RequestPermit:
             change = charges.after_answer(reserved.spent, status, rates, now)
             if change is not None:
                 before, after = change_bucket(reserved, change)
+                now = reserved.clock.now()  # looked at meanwhile
                 self._tell_log(before, after, now)
         if is_counted_error(status, bucketed=reserved.group.bucketed):
             self._count_error(now)
@@ -200,10 +201,11 @@ def change_bucket(reserved: Reservation, change: Change) -> tuple[Bucket, Bucket
     """
     with rate_store.transaction():
         rate_store.lock_bucket(reserved.key)
-        before = rate_store.read(reserved.key, reserved.clock).bucket
+        view = rate_store.read(reserved.key, reserved.clock)
+        before = view.bucket
         if before is None:
             raise LookupError(f"the bucket {reserved.key} was removed while a request was on its way")
-        after = change(before)
+        after = change(before, view.now)
         if after != before:
             rate_store.store_bucket(reserved.key, after)
     return before, after

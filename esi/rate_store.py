@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from database import db, execute, is_sqlite, lock_clause
 from esi.clock import DatabaseClock
 from esi.rate_headers import MAX_WAIT_SECONDS
-from esi.rate_limit import ERRORS, Bucket, RateGroup
+from esi.rate_limit import CLOCK_SLACK_SECONDS, ERRORS, Bucket, RateGroup
 
 #: The one row of slots: ESI counts requests, whatever their route.
 SLOTS = "esi"
@@ -28,6 +28,8 @@ SLOTS = "esi"
 ERRORS_KEY = f"{ERRORS.name}:ip"
 #: A slot this many seconds ahead was given by a clock that has been set back since.
 _FARTHEST_SLOT = 60.0
+#: And so was a closure for longer than any header may close a road.
+LONGEST_CLOSURE_SECONDS = MAX_WAIT_SECONDS + CLOCK_SLACK_SECONDS
 
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 #: True, and for this statement's transaction: its commit does not wait for the disk.
@@ -97,19 +99,32 @@ def read(bucket_key: str, clock: DatabaseClock) -> View:
     gates: dict[str, Gate] = {}
     for name, text, number, window_seconds, at, _ in rows:
         if name == "*":
-            stored = (text, window_seconds, at)
-            bucket = Bucket.unpack(number, window_seconds, text, at).settled(now_there, MAX_WAIT_SECONDS)
+            bucket, stored = _settled(bucket_key, number, (text, window_seconds, at), now_there)
         elif name == "!":
-            errors = Bucket.unpack(number, window_seconds, text, at).settled(now_there, MAX_WAIT_SECONDS)
+            errors, _ = _settled(ERRORS_KEY, number, (text, window_seconds, at), now_there)
         elif name:
             gates[name] = Gate(believable(at, now_there), text, number)
     next_slot_at = slot[4] if slot[4] <= now_there + _FARTHEST_SLOT else 0.0
     return View(now_there, next_slot_at, bucket, stored, errors, gates)
 
 
+def _settled(
+    bucket_key: str, allowance: int, row: tuple[str, int, float], now: float
+) -> tuple[Bucket, tuple[str, int, float]]:
+    """A bucket as it is to be read now, and its row. Written down where a clock has been set back: what every look
+    draws to its own now would never return."""
+    spends, window_seconds, closed_until = row
+    bucket = Bucket.unpack(allowance, window_seconds, spends, closed_until)
+    settled = bucket.settled(now, MAX_WAIT_SECONDS)
+    if settled == bucket:
+        return bucket, row
+    swap_bucket(bucket_key, row, settled)
+    return settled, (settled.pack(), window_seconds, settled.closed_until)
+
+
 def believable(closed_until: float, now: float) -> float:
     """0 for a time that no header could have set: the clock was set back since."""
-    return closed_until if closed_until <= now + 2 * MAX_WAIT_SECONDS else 0.0
+    return closed_until if closed_until <= now + LONGEST_CLOSURE_SECONDS else 0.0
 
 
 def read_gate(name: str) -> tuple[float, Gate]:
@@ -190,7 +205,7 @@ def close_gate(name: str, now: float, until: float, reason: str) -> bool:
         "ON CONFLICT (name) DO UPDATE SET closed_until = excluded.closed_until, reason = excluded.reason, "
         "failures = gates.failures + 1 "
         "WHERE gates.closed_until <= ? OR gates.closed_until < ? OR gates.closed_until > ?",
-        (name, until, reason, now, until - 1.0, now + 2 * MAX_WAIT_SECONDS),
+        (name, until, reason, now, until - 1.0, now + LONGEST_CLOSURE_SECONDS),
     )
 
 
@@ -211,7 +226,7 @@ def take_probe(name: str, now: float, until: float) -> bool:
     """Become the one who tries a road whose time has passed; for others it stays closed until `until`."""
     return _changed(
         "UPDATE gates SET closed_until = ? WHERE name = ? AND (closed_until <= ? OR closed_until > ?)",
-        (until, name, now, now + 2 * MAX_WAIT_SECONDS),
+        (until, name, now, now + LONGEST_CLOSURE_SECONDS),
     )
 
 

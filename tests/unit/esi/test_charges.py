@@ -34,7 +34,7 @@ def test_less_left_than_we_thought_is_believed(remaining, left):
     spent = let_go()
     change = after_answer(spent, 200, told(remaining), NOW + 0.2)
     assert change is not None
-    assert change(spent.bucket).remaining(NOW + 0.2) == left
+    assert change(spent.bucket, NOW + 0.2).remaining(NOW + 0.2) == left
 
 
 def test_under_a_quarter_every_token_counts():
@@ -45,7 +45,7 @@ def test_under_a_quarter_every_token_counts():
     assert after_answer(spent, 200, told(24), NOW + 0.2) is None
     change = after_answer(spent, 200, told(23), NOW + 0.2)
     assert change is not None
-    assert change(bucket).remaining(NOW + 0.2) == 23
+    assert change(bucket, NOW + 0.2).remaining(NOW + 0.2) == 23
 
 
 @pytest.mark.parametrize("end", ["answered", "not answered"])
@@ -57,7 +57,7 @@ def test_what_may_have_been_charged_late_returns_late(end):
     )
     assert change is not None
     # Then its tokens return one window after its end
-    changed = change(spent.bucket)
+    changed = change(spent.bucket, ended)
     assert changed.remaining(ended) == 98
     assert changed.remaining(ended + WINDOW - 0.01) == 98
 
@@ -76,26 +76,26 @@ def test_what_returned_meanwhile_is_nobody_elses():
     change = after_answer(spent, 304, told(19), decided + 0.4)
     # Then the estimate stands
     assert change is not None
-    assert change(bucket).remaining(decided + 0.4) == 99
+    assert change(bucket, decided + 0.4).remaining(decided + 0.4) == 99
 
 
 def test_an_answer_too_old_to_be_compared_is_not():
     spent = let_go()
     change = after_answer(spent, 200, told(10), NOW + spent.bucket.grace_seconds + 1)
     assert change is not None
-    assert change(spent.bucket).remaining(NOW + 40) == 98
+    assert change(spent.bucket, NOW + spent.bucket.grace_seconds + 1).remaining(NOW + 40) == 98
 
 
 def test_what_never_left_is_given_back():
     spent = let_go()
-    assert never_sent(spent)(spent.bucket).remaining(NOW) == 100
+    assert never_sent(spent)(spent.bucket, NOW).remaining(NOW) == 100
 
 
 def test_a_refusal_closes_and_believes_no_remaining():
     spent = let_go()
     change = after_answer(spent, 429, told(0, retry_after=30), NOW + 0.2)
     assert change is not None
-    changed = change(spent.bucket)
+    changed = change(spent.bucket, NOW + 0.2)
     assert NOW + 30 < changed.closed_until < NOW + 32
     assert changed.remaining(NOW + 0.2) == 100
 
@@ -105,4 +105,4 @@ def test_a_trial_opens_the_bucket_with_an_answer_of_esis_own(status, opens):
     spent = let_go(trial=True)
     change = after_answer(spent, status, told(50), NOW + 0.2)
     assert change is not None
-    assert change(spent.bucket).on_trial is not opens
+    assert change(spent.bucket, NOW + 0.2).on_trial is not opens

@@ -119,7 +119,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def _apply(self, change: Change | None) -> None:
         if change is not None:
-            self.bucket = change(self.bucket)
+            self.bucket = change(self.bucket, self.now)
 
 
 TestInterleavings = Interleavings.TestCase
@@ -143,7 +143,7 @@ def test_a_stranger_on_the_same_address_is_noticed(window):
         esi.charged.append((now, COST))
         # When ESI's answers say what is left
         change = after_answer(spent, 200, RateHeaders(200, window, esi.remaining(now)), now)
-        bucket = bucket if change is None else change(bucket)
+        bucket = bucket if change is None else change(bucket, now)
     # Then we stop in time
     assert refused == 0
     assert bucket.remaining(now) <= esi.remaining(now)

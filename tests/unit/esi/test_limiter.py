@@ -10,7 +10,7 @@ import pytest
 import database
 from esi import rate_store
 from esi.limiter import HORIZON_SECONDS, Allowance, Closed, Limiter
-from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, UNBUCKETED, Bucket, RateGroup
+from esi.rate_limit import CHAR_KILLMAIL, ERRORS, KILLMAIL, UNBUCKETED, Bucket, RateGroup
 from tests.unit.esi.limiting import RATE, a_window_later, answer, counted_statements, refused, remaining, time_passes
 
 pytestmark = pytest.mark.usefixtures("any_db")
@@ -198,6 +198,27 @@ def test_a_slot_of_a_clock_that_was_set_back_holds_nobody_up(limiter):
     answer(limiter, 200)
     database.execute("UPDATE rate_slots SET next_at = next_at + 7200")
     assert limiter.acquire(KILLMAIL, "ip", background=False).slot_at < time.time() + 1
+
+
+@pytest.mark.parametrize("group", [SMALL, ERRORS])
+def test_what_a_wrong_clock_spent_returns_a_window_after_the_first_look(limiter, group):
+    # Given a bucket that was emptied by a clock two hours ahead
+    rate_store.create_bucket(f"{group.name}:ip", group)
+    ahead = Bucket(group.allowance, group.window_seconds).spend(time.time() + 7200, group.allowance)
+    rate_store.store_bucket(f"{group.name}:ip", ahead)
+    refused(limiter, SMALL)
+    # When a window has passed since somebody looked
+    a_window_later(group.window_seconds + 20)
+    # Then the road is open again
+    answer(limiter, 200, group=SMALL)
+
+
+def test_what_a_wrong_clock_closed_is_not_closed_for_longer_than_any_header_may(limiter):
+    # Given a gate that a clock closed that was more than an hour ahead
+    answer(limiter, 429, {"Retry-After": "30"})
+    database.execute("UPDATE gates SET closed_until = closed_until + 3700")
+    # Then it is open
+    answer(limiter, 200)
 
 
 def test_threads_together_spend_no_token_twice_and_none_too_many(limiter):
