@@ -6,7 +6,7 @@ import logging
 import secrets
 
 from flask import Flask, jsonify, make_response, render_template, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadHost, HTTPException
 from werkzeug.wrappers import Response
 
 from api.session import current_user
@@ -48,6 +48,8 @@ def _reader() -> User | None:
 
 
 def _http_error(error: HTTPException) -> Response:
+    if isinstance(error, BadHost):  # no page can be made: its links would need a host
+        return make_response("This is no name of a host.", 400, {"Content-Type": "text/plain"})
     status = error.code or 500
     title, text = _TEXTS.get(status, (error.name, error.description or error.name))
     response = _answer(status, title, text)
