@@ -16,6 +16,7 @@ import ledger
 from database import execute, utcnow
 from esi.errors import SsoError
 from esi.sso import Identity, TokenSet
+from events import SessionsEnded, publish
 from models import User
 from settings import KILLMAIL_SCOPE
 from tokens import (
@@ -91,8 +92,9 @@ def token_state(user: User) -> TokenState:
 
 
 def sign_out_everywhere(user_id: int) -> None:
-    """End every session of the user."""
+    """End every session of the user, and close their sockets."""
     User.update(session_epoch=new_session_epoch()).where(User.id == user_id).execute()
+    publish(SessionsEnded(user_id))
 
 
 def unlink(user_id: int, sso: Revoker, cipher: TokenCipher) -> bool:
@@ -138,6 +140,7 @@ def farewell(revoked: bool) -> str:
 def _former_owner_leaves(user: User) -> None:
     log.warning("user %s: the character was sold; removing the former owner's data", user.id)
     ledger.unlink(user.id)
+    publish(SessionsEnded(user.id))
 
 
 def _due(identity: Identity, tokens: TokenSet, known: User | None, cooldown_minutes: int) -> datetime | None:

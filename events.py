@@ -53,11 +53,18 @@ class NamesResolved:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionsEnded:
+    """A user is signed out everywhere: by themselves, by leaving, or because the character was sold."""
+
+    user_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """Not published: told to a subscriber when events may have been missed, so that it reads the database again."""
 
 
-Event = KillmailStored | SyncChanged | SyncFinished | NamesResolved
+Event = KillmailStored | SyncChanged | SyncFinished | NamesResolved | SessionsEnded
 Notice = Event | Resumed
 Callback = Callable[[Notice], None]
 
@@ -66,6 +73,7 @@ _KINDS: dict[str, tuple[Callable[..., Event], str | None]] = {
     "SyncChanged": (SyncChanged, "sync_id"),
     "SyncFinished": (SyncFinished, "sync_id"),
     "NamesResolved": (NamesResolved, None),
+    "SessionsEnded": (SessionsEnded, "user_id"),
 }
 
 

@@ -29,6 +29,7 @@ from esi.access_token import NOT_THE_TOKENS_FAULT
 from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoRefused, SsoUnavailable
 from esi.sso import Identity, TokenSet
 from esi.sso_road import Passage, SsoClosed
+from events import SessionsEnded, publish
 from models import User
 from settings import KILLMAIL_SCOPE
 
@@ -351,6 +352,7 @@ def _sold(user: User, cipher: TokenCipher) -> str:
     )
     if not marked:
         return _stored_meanwhile(user, cipher)
+    publish(SessionsEnded(user.id))
     log.warning("user %s: the character changed its owner; signed out and no longer synced", user.id)
     raise NeedsLogin(OWNER_CHANGED)
 

@@ -19,7 +19,7 @@ import events
 from api import killmails, syncs
 from api.subscriptions import NewKillmails, Subscription, SyncProgress, Unknown
 from database import UNAVAILABLE_ERRORS, db
-from events import KillmailStored, NamesResolved, Notice, Resumed, SyncChanged, SyncFinished
+from events import KillmailStored, NamesResolved, Notice, Resumed, SessionsEnded, SyncChanged, SyncFinished
 from models import User
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,8 @@ class Hub:
             self._resume()
         seen_by = self._seen_by(stored)
         views = list(syncs.load(changed).values()) if changed else []
-        self._check_sessions({user_id for user_id, _ in seen_by} | {view.user_id for view in views})
+        ended = {notice.user_id for notice in notices if isinstance(notice, SessionsEnded)}
+        self._check_sessions({user_id for user_id, _ in seen_by} | {view.user_id for view in views} | ended)
         self._tell_killmails(seen_by)
         if any(isinstance(notice, NamesResolved) for notice in notices):
             self._tell_resolved()

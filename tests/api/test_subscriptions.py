@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 from peewee import Database, OperationalError
 
 import events
@@ -491,6 +492,32 @@ class TestSessions:
         client = watching(connect, viewer)
         User.update(session_epoch=9).execute()
         assert client.close_code() == 4403
+
+
+@pytest.mark.parametrize("way", ["logout", "unlinkCharacter { unlinked }", "sold"])
+def test_whose_session_ends_is_closed_at_once(
+    connect: Connect,
+    viewer: User,
+    client: FlaskClient,
+    sign_in: Callable[[User], None],
+    backend: FakeBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """Nobody has to look for it."""
+    monkeypatch.setattr(hub, "SESSION_SECONDS", 3600)
+    other = watching(connect, make_user(90_000_009))
+    mine = watching(connect, viewer)
+    if way == "sold":
+        backend.sso.owner_hash = "another owner"
+        client.get("/login")
+        answer = {"code": f"code-{viewer.character_id}", "state": backend.sso.begun[-1].state}
+        client.get("/auth/callback", query_string=answer)
+    else:
+        sign_in(viewer)
+        client.post("/graphql", json={"query": f"mutation {{ {way} }}"})
+    assert mine.close_code() == 4403
+    other.settle()
 
 
 def test_an_event_is_read_once_for_all_sockets(connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,28 @@ import pytest
 
 import events
 import events_rabbitmq
-from events import KillmailStored, MalformedEventError, NamesResolved, Notice, Resumed, SyncChanged, SyncFinished
+from events import (
+    KillmailStored,
+    MalformedEventError,
+    NamesResolved,
+    Notice,
+    Resumed,
+    SessionsEnded,
+    SyncChanged,
+    SyncFinished,
+)
 
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL") or "amqp://guest:guest@127.0.0.1:5672/%2F"
 #: Seconds for what has to happen.
 PATIENCE = 10.0
 
-ALL: list[events.Event] = [KillmailStored(2**63 - 1), SyncChanged(1), SyncFinished(2), NamesResolved()]
+ALL: list[events.Event] = [
+    KillmailStored(2**63 - 1),
+    SyncChanged(1),
+    SyncFinished(2),
+    NamesResolved(),
+    SessionsEnded(3),
+]
 
 
 class Inbox:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from cryptography.fernet import Fernet
 
 import accounts
 import database
+import events
 import tokens
 from database import utcnow
 from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoUnavailable
@@ -177,6 +179,18 @@ def test_a_sold_character_is_signed_out_and_its_tokens_deleted(any_db, sso, ciph
     assert after.session_epoch != user.session_epoch
     assert after.owner_hash == "owner-one"
     assert accounts.token_state(after) is accounts.TokenState.NEEDS_LOGIN
+
+
+def test_who_sold_a_character_is_told_off_every_socket_at_once(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.sell(cipher.decrypt(user.refresh_token), "owner-two")
+    told: queue.Queue[events.Notice] = queue.Queue()
+    listening = events.subscribe(told.put)
+    with pytest.raises(NeedsLogin):
+        access_token(user.id, sso, cipher)
+    listening.close()
+    assert told.get(timeout=10) == events.SessionsEnded(user.id)
 
 
 def test_another_characters_token_is_never_used(any_db, sso, cipher):
