@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import peewee
-from peewee import Database, DatabaseProxy, InterfaceError, OperationalError
+from peewee import Database, DatabaseProxy, InterfaceError, InternalError, OperationalError
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
 
 #: Seconds a writer waits for SQLite's single write lock before it gives up.
@@ -29,9 +29,15 @@ CONNECT_TIMEOUT_SECONDS = 5
 #: Bound parameters one statement may carry: SQLite's limit since 3.32 is 32,766, PostgreSQL's is 65,535.
 MAX_PARAMETERS = 30_000
 
-#: What is raised while the database cannot be used: it is away, it went away under a transaction, or every connection
-#: of the pool is taken. Nobody's bug; trying again later helps.
-UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, MaxConnectionsExceeded)
+#: What is raised while the database cannot be used: it is away, it went away under a transaction, it may only be read
+#: (PostgreSQL's InternalError: a standby, or a disk that is nearly full), or every connection of the pool is taken.
+#: Nobody's bug; trying again later helps.
+UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
+    OperationalError,
+    InterfaceError,
+    InternalError,
+    MaxConnectionsExceeded,
+)
 
 #: Stands for the real database until `connect` is called; models bind to it.
 db: Any = DatabaseProxy()

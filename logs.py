@@ -42,8 +42,8 @@ def without_secrets(text: str) -> str:
     return SECRETS.sub("…", text)
 
 
-#: What peewee raises when the database is away, full or broken.
-_UNREACHABLE = (peewee.OperationalError, peewee.InterfaceError)
+#: What peewee raises when the database is away, full, broken, or may only be read.
+_UNREACHABLE = (peewee.OperationalError, peewee.InterfaceError, peewee.InternalError)
 
 
 class JsonFormatter(logging.Formatter):

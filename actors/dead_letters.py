@@ -120,7 +120,13 @@ def _read(queue_name: str, body: bytes) -> DeadLetter:
     reason = "its actor failed; the log of that time says why" if known else "no actor of this name"
     traceback = str(message.options.get("traceback") or "")
     error = _exception(traceback) or reason
-    return DeadLetter(queue_name, message.actor_name, tuple(message.args), _sent_at(message), error[:200])
+    actor = _printable(message.actor_name)
+    return DeadLetter(queue_name, actor, tuple(message.args), _sent_at(message), _printable(error[:200]))
+
+
+def _printable(text: str) -> str:
+    """What a stranger wrote, fit for a terminal: no escape sequences, and nothing that cannot be encoded."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _sent_at(message: dramatiq.Message[Any]) -> datetime | None:

@@ -23,7 +23,7 @@ import ledger
 import migrations
 from actors.permits import permit_for
 from actors.queues import KILLMAILS, MAINTENANCE, MAINTENANCE_PRIORITY, NAMES, NAMES_PRIORITY
-from database import db, from_epoch, keep_connected
+from database import UNAVAILABLE_ERRORS, db, from_epoch, keep_connected
 from esi.errors import EsiTransport
 from esi.limiter import Closed, RequestPermit
 from esi.rate_limit import RateGroup
@@ -83,7 +83,7 @@ class Connections(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        if isinstance(exception, peewee.OperationalError | peewee.InterfaceError):
+        if isinstance(exception, UNAVAILABLE_ERRORS):
             discard_connection()
 
     def before_worker_thread_shutdown(self, broker: dramatiq.Broker, thread: Any) -> None:

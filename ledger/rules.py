@@ -15,7 +15,7 @@ SENT_LEASE = timedelta(seconds=90)
 #: How long one worker may take for one page of the list, waiting for its slot included.
 LIST_LEASE = timedelta(seconds=90)
 #: A lease, or a wait, that ends further ahead was written by hand, or by a clock that has been set back since: it is as
-#: if it had ended. Longer than any this code writes, ESI's Retry-After of a day included.
+#: if it had ended. Longer than any this code writes: a killmail's last wait is a day.
 UNBELIEVABLE = timedelta(days=3)
 #: A queued sync whose message did not arrive for so long is sent again.
 SYNC_RESEND_AFTER = timedelta(minutes=2)

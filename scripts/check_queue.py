@@ -16,6 +16,7 @@ from settings import Settings
 
 #: Seconds between two looks of --watch.
 WATCH_SECONDS = 2.0
+EMBEDDED = "embedded: no broker, no dead letters; what failed is deferred in the ledger"
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -44,9 +45,8 @@ def _dead_letters(arguments: argparse.Namespace, settings: Settings) -> None:
     try:
         if arguments.replay:
             sent, unreadable = replay()
-            _tell(
-                {"sent": sent, "unreadable": unreadable}, arguments.json, f"Sent {sent} again; {unreadable} unreadable."
-            )
+            text = EMBEDDED if settings.embedded else f"Sent {sent} again; {unreadable} unreadable."
+            _tell({"sent": sent, "unreadable": unreadable}, arguments.json, text)
             return
         found = dead_letters()
     except BrokerUnreachable as error:
@@ -60,7 +60,7 @@ def _dead_letters(arguments: argparse.Namespace, settings: Settings) -> None:
             f"{at}  {each.queue_name}  {each.actor or 'unreadable'}{each.arguments if each.actor else ''}  {each.error}"
         )
     if settings.embedded:
-        print("embedded: no broker, no dead letters; what failed is deferred in the ledger")
+        print(EMBEDDED)
     elif found:
         print(f"{len(found)} dead letters. Send them again: python scripts/check_queue.py --replay")
     else:

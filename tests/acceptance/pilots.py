@@ -40,6 +40,10 @@ class Simulated:
     def fault(self, **fault: Any) -> None:
         self.post("faults", fault)
 
+    def faults_hit(self) -> int:
+        """How often the faults that are set have struck."""
+        return sum(int(fault["hits"]) for fault in self._get("faults"))
+
     def clear_faults(self) -> None:
         requests.delete(f"{self.url}/_simulator/faults", timeout=10).raise_for_status()
 

@@ -50,6 +50,28 @@ def test_dead_letters_are_listed_and_sent_again(system: Cluster) -> None:
 
 def test_without_any_it_says_so(system: Cluster) -> None:
     assert "No dead letters" in system.script("check_queue", "--dead").stdout
+    assert system.script("check_queue", "--replay").stdout == "Sent 0 again; 0 unreadable.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--dead", "--replay"], ["--replay", "--watch"], ["--replay", "5"], ["--deadly"]]
+)
+def test_what_cannot_be_meant_sends_nothing(system: Cluster, arguments: list[str]) -> None:
+    put(queues.SYNCS, b"garbage")
+    wait_until(lambda: len(dead(system)) == 1, "it is dead")
+    refused = system.script("check_queue", *arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "Traceback" not in refused.stderr
+    assert len(dead(system)) == 1
+
+
+@pytest.mark.parametrize("what", ["--dead", "--replay"])
+def test_a_broker_that_is_away_is_told_in_one_line(system: Cluster, what: str) -> None:
+    address = "amqp://guest:guest@127.0.0.1:1/%2F"
+    system.processes.environment = {**system.processes.environment, "RABBITMQ_URL": address}
+    failed = system.script("check_queue", what)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert len(failed.stderr.strip().splitlines()) == 1 and "check RABBITMQ_URL" in failed.stderr
 
 
 def dead(system: Cluster) -> list[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections import Counter
@@ -12,11 +13,18 @@ import websocket
 
 from database import utcnow
 from ledger.rules import FETCH_LEASE
-from tests.acceptance.cluster import Cluster
+from tests.acceptance.cluster import Cluster, cluster
 from tests.acceptance.conftest import services
 from tests.acceptance.processes import wait_until
 
 SIMULATOR = ("--pilots", "2", "--killmails-count", "300", "--latency-ms", "50-200", "--limit", "killmail=100000/1m")
+
+#: Seconds after which the client has given up a request that hangs (`esi/transport.py`), and something to stop in.
+ESI_TIMEOUT = 30.0
+#: Seconds that `python app.py` takes at most (`embedded.py`), and something to exit in.
+EMBEDDED_GRACE = 25.0
+#: Seconds that a killmail's first failure waits (`ledger/rules.py`), and something to fetch in.
+AT_ONCE = 40.0
 
 
 def stored(system: Cluster) -> int:
@@ -127,3 +135,100 @@ def test_names_are_handed_over_between_two_requests(tmp_path: Path, both_service
         wait_until(lambda: wanted() == 0, "every system is known", 60)
 
         assert len(asked()) == len(set(asked())), "and none was asked for twice"
+
+
+def test_what_hangs_at_esi_is_given_up_within_its_timeout_and_goes_on_elsewhere(
+    tmp_path: Path, both_services: None
+) -> None:
+    """Given workers whose every request hangs for longer than any grace, When they are told to stop, Then they do so
+    within the client's own timeouts, and hold nothing any more."""
+    with services(tmp_path, "--pilots", "1", "--killmails-count", "6", "--cache-seconds", "0") as system:
+        system.start_web()
+        workers = system.start_workers(processes=1)
+        system.simulated.fault(route="killmail", kind="hang", seconds=300)
+        (pilot,) = system.simulated.truth()
+        system.browser().log_in(pilot)
+        wait_until(lambda: fetching(system) > 0, "something hangs", pause=0.05)
+        began = time.monotonic()
+
+        assert workers.stop() == 0
+
+        assert time.monotonic() - began < ESI_TIMEOUT
+        assert fetching(system) == 0
+        system.simulated.clear_faults()
+        goes_on_at_once(system)
+
+
+def test_a_second_signal_ends_the_workers_at_once_and_costs_nothing(tmp_path: Path, both_services: None) -> None:
+    """Given workers that hang, When whoever stops them loses patience, Then others have it all in a lease's time, as
+    after `kill -9`; nobody repairs anything."""
+    with services(tmp_path, "--pilots", "1", "--killmails-count", "6", "--cache-seconds", "0") as system:
+        system.start_web()
+        workers = system.start_workers(processes=1)
+        system.simulated.fault(route="killmail", kind="hang", seconds=300)
+        (pilot,) = system.simulated.truth()
+        system.browser().log_in(pilot)
+        wait_until(lambda: fetching(system) > 0, "something hangs", pause=0.05)
+
+        workers.child.send_signal(signal.SIGTERM)
+        workers.wait_for_output("Stopping worker process")
+        workers.child.send_signal(signal.SIGTERM)
+
+        assert workers.child.wait(timeout=5) is not None
+        system.simulated.clear_faults()
+        system.start_workers(processes=1)
+        system.wait_for_syncs(FETCH_LEASE.total_seconds() + 20)
+        assert system.differences() == []
+
+
+@pytest.mark.parametrize(("where", "number"), [("killmail", signal.SIGTERM), ("recent", signal.SIGINT)])
+def test_one_process_stops_in_its_grace_and_starts_where_it_was(tmp_path: Path, where: str, number: int) -> None:
+    """Given `python app.py` in the middle of a sync whose requests hang, When it is stopped, twice, and started again,
+    Then it goes on at once."""
+    simulator = ("--pilots", "1", "--killmails-count", "40", "--page-size", "10", "--cache-seconds", "0")
+    with cluster(tmp_path, f"sqlite:///{tmp_path}/killmails.db", "", *simulator) as system:
+        web = system.start_web()
+        if where == "recent":
+            system.simulated.fault(route="recent", kind="hang", seconds=300, page=2)
+        (pilot,) = system.simulated.truth()
+        system.browser().log_in(pilot)
+        wait_until(lambda: stored(system) >= 5, "some are stored", pause=0.02)
+        if where == "killmail":
+            system.simulated.fault(route="killmail", kind="hang", seconds=300)
+        wait_until(lambda: system.simulated.faults_hit() > 0, "something hangs", pause=0.05)
+        began = time.monotonic()
+
+        web.child.send_signal(number)
+        web.child.send_signal(number)
+
+        assert web.child.wait(timeout=EMBEDDED_GRACE) == 0
+        assert "Traceback" not in web.output()
+        assert time.monotonic() - began < EMBEDDED_GRACE
+        assert system.scalar("SELECT COUNT(*) FROM syncs WHERE state = 'LISTING' AND claimed_until IS NOT NULL") == 0
+        system.simulated.clear_faults()
+        system.start_web()
+        system.wait_for_syncs(AT_ONCE)
+        assert system.differences() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_scheduler_stops_at_once(tmp_path: Path, both_services: None, number: int) -> None:
+    with services(tmp_path, "--pilots", "1", "--killmails-count", "1") as system:
+        scheduler = system.start_scheduler()
+        scheduler.wait_for_output("Starting")
+
+        scheduler.child.send_signal(number)
+
+        scheduler.child.wait(timeout=5)  # with whatever code: it holds nothing, and what it sends is sent whole
+        assert "Traceback" not in scheduler.output()
+
+
+def fetching(system: Cluster) -> int:
+    return int(system.scalar("SELECT COUNT(*) FROM ledger WHERE state = 'fetching'"))
+
+
+def goes_on_at_once(system: Cluster) -> None:
+    """Other workers do what is left long before any lease would run out, and nobody repairs anything."""
+    system.start_workers(processes=1)
+    system.wait_for_syncs(AT_ONCE)
+    assert system.differences() == []

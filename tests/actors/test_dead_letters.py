@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from actors.dead_letters import _exception
+from actors.dead_letters import _exception, _read
 
 PLAIN = """Traceback (most recent call last):
   File "worker.py", line 1, in process
@@ -41,3 +43,17 @@ LINE 1: SELECT id FROM syncs WHERE id = 'x'
 )
 def test_the_reason_is_the_last_exceptions_first_line(traceback: str, said: str) -> None:
     assert _exception(traceback) == said
+
+
+MESSAGE = {"queue_name": "q", "actor_name": "sync_user", "args": [1], "kwargs": {}, "options": {}, "message_id": "x",
+           "message_timestamp": 1}  # fmt: skip
+VALUES = [None, 5, [], {}, "x", True, 1e308, [[1]], {"a": 1}, 10**400, "\ud800", "\x1b[2J", "a\nb", "\u202e"]
+
+
+@pytest.mark.parametrize("field", MESSAGE)
+def test_whatever_a_stranger_wrote_is_shown_in_one_line_that_does_nothing_to_a_terminal(field: str) -> None:
+    bodies = [json.dumps({**MESSAGE, field: value}).encode() for value in VALUES]
+    bodies.append(json.dumps({**MESSAGE, "options": {"traceback": "  File \nError: \x1b[2J\ud800"}}).encode())
+    for body in [*bodies, b"", b"[]", b"null", b"[" * 100_000, b"\xff"]:
+        letter = _read("queue", body)
+        assert f"{letter.actor}{letter.arguments}{letter.error}".isprintable(), body

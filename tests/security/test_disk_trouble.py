@@ -18,6 +18,7 @@ import pytest
 
 import database
 from tests.acceptance.cluster import Cluster, cluster
+from tests.acceptance.conftest import services
 from tests.acceptance.processes import Process, wait_until
 from tests.web_app import make_user
 
@@ -126,6 +127,39 @@ def test_a_database_that_may_not_be_written(
     assert [line[:7] for line in lines] == ["error: "], ended.stderr
     assert content(database_file) == before
     assert system.script("migrate").returncode == 0
+
+
+def test_a_postgresql_that_may_only_be_read(tmp_path: Path, both_services: None) -> None:
+    """As a standby after a failover, or a server whose disk is nearly full."""
+    with services(tmp_path, "--pilots", "1", "--killmails-count", "200", "--latency-ms", "20-40") as system:
+        web, workers, browser = system.start_web(), system.start_workers(processes=1), system.browser()
+        scheduler = system.start_scheduler()
+        (pilot,) = system.simulated.truth()
+        browser.log_in(pilot)
+        wait_until(lambda: system.scalar("SELECT COUNT(*) FROM killmails") >= 20, "a part is stored", 30, 0.02)
+
+        only_read(system, "on")
+        wait_until(lambda: "read-only" in workers.output(), "the workers say so", 30)
+        answer = browser.ask("mutation { syncMyKillmails { queued } }")
+        assert [error["extensions"]["code"] for error in answer["errors"]] == ["UNAVAILABLE"]
+        assert browser.session.get(f"{system.web_url}/killmails", timeout=30).status_code == 200
+        assert "read-only" in web.output()
+        only_read(system, "off")
+        let_leases_run_out()
+        system.wait_for_syncs(90)
+
+        assert system.differences() == []
+        for process in (web, workers, scheduler):
+            assert process.output().count("Traceback") == 0, process.output()[:3000]
+
+
+def only_read(system: Cluster, state: str) -> None:
+    """From now on, for every connection: those that are open are cut."""
+    name = database.db.database
+    database.execute("SET default_transaction_read_only = off")
+    database.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {state}')
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    database.execute(f"{others} AND pid <> pg_backend_pid()")
 
 
 @pytest.mark.parametrize("damage", ["not a database", "cut off", "empty"])

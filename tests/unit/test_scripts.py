@@ -218,6 +218,12 @@ class TestCheckQueue:
         assert "killmails to fetch: empty" in ended.stdout
         assert "\033" not in ended.stdout
 
+    @pytest.mark.parametrize("what", ["--dead", "--replay"])
+    def test_embedded_has_no_dead_letters_and_says_so(self, url: str, what: str) -> None:
+        ended = run("check_queue", what, DATABASE_URL=url)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.startswith("embedded: no broker, no dead letters")
+
     def test_as_json(self, url: str) -> None:
         with db.connection_context():
             make_killmail(1, make_user())
