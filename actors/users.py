@@ -232,13 +232,13 @@ def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
 def _concerns_everybody(error: EsiError) -> bool:
     """Whether ESI has nothing against this list in particular.
 
-    Its status alone does not tell: a list that always ends in 504, or in a 429 that is not the bucket's, while others
-    are read, would wait for ever.
+    Its status alone does not tell, nor a Retry-After beside it: a list that always ends in 503, or in a 429 that is not
+    the bucket's, while others are read, would wait for ever.
     """
     if isinstance(error, EsiRateLimited):
         return not error.bare
     if isinstance(error, EsiDowntime | EsiTransport):
-        return error.retry_after is not None or runtime.limiter().is_down()
+        return runtime.limiter().is_down()
     return isinstance(error, EsiErrorLimited)
 
 

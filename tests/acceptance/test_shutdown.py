@@ -183,8 +183,8 @@ def test_a_second_signal_ends_the_workers_at_once_and_costs_nothing(tmp_path: Pa
 
 @pytest.mark.parametrize(("where", "number"), [("killmail", signal.SIGTERM), ("recent", signal.SIGINT)])
 def test_one_process_stops_in_its_grace_and_starts_where_it_was(tmp_path: Path, where: str, number: int) -> None:
-    """Given `python app.py` in the middle of a sync whose requests hang, When it is stopped, twice, and started again,
-    Then it goes on at once."""
+    """Given `python app.py` in the middle of a sync whose requests hang, When it is told to stop, impatiently, and
+    started again, Then it goes on at once."""
     simulator = ("--pilots", "1", "--killmails-count", "40", "--page-size", "10", "--cache-seconds", "0")
     with cluster(tmp_path, f"sqlite:///{tmp_path}/killmails.db", "", *simulator) as system:
         web = system.start_web()
@@ -198,10 +198,12 @@ def test_one_process_stops_in_its_grace_and_starts_where_it_was(tmp_path: Path, 
         wait_until(lambda: system.simulated.faults_hit() > 0, "something hangs", pause=0.05)
         began = time.monotonic()
 
-        web.child.send_signal(number)
-        web.child.send_signal(number)
+        def ended() -> bool:
+            web.child.send_signal(number)  # again and again: two at once would be one
+            return web.child.poll() is not None
 
-        assert web.child.wait(timeout=EMBEDDED_GRACE) == 0
+        wait_until(ended, "it ends", EMBEDDED_GRACE)
+        assert web.child.returncode == 0
         assert "Traceback" not in web.output()
         assert time.monotonic() - began < EMBEDDED_GRACE
         assert system.scalar("SELECT COUNT(*) FROM syncs WHERE state = 'LISTING' AND claimed_until IS NOT NULL") == 0

@@ -11,8 +11,11 @@ from cryptography.fernet import Fernet
 import ledger
 import runtime
 from accounts import TokenState, token_state
+from actors.users import _take_failure as take_failure
 from actors.users import sync_user
 from database import utcnow
+from esi.errors import EsiDowntime
+from ledger.rules import LIST_BACKOFF
 from models import Sync, SyncState, Trigger, User
 from tests.actors.asking import ask, only_sync, stored
 
@@ -298,3 +301,21 @@ def test_a_failed_sync_does_not_come_back_before_the_cool_down(simulated, sync, 
     simulated.fault("recent", "status:403")
     assert sync(pilot).state == SyncState.FAILED
     assert pilot.user.next_sync_at > utcnow() + timedelta(minutes=239)
+
+
+def test_a_list_that_alone_is_told_to_come_back_later_fails_alone(simulated, later):
+    """A 503 with Retry-After, each time and for this list only: the wait is kept, and it is not for ever."""
+    pilot = simulated.pilot(2)
+    asked = ledger.open_sync(pilot.user.id, Trigger.WEB, cooldown=timedelta(0))
+
+    def read_in_vain() -> None:
+        claimed = ledger.claim_sync(asked.sync_id or 0)
+        assert claimed is not None
+        take_failure(claimed, EsiDowntime("the list: ESI is down (503)", retry_after=400.0, status=503))
+
+    for _ in LIST_BACKOFF:
+        read_in_vain()
+        assert 390 < _waits(only_sync()) <= 400
+        later(500)
+    read_in_vain()
+    assert only_sync().state == SyncState.FAILED
