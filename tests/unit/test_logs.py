@@ -165,3 +165,15 @@ def test_a_full_disk_is_told_by_what_failed_first(log: Log) -> None:
         logging.getLogger("dramatiq.worker.WorkerThread").exception("Failed to process message 7.")
 
     assert log.line().endswith("Failed to process message 7. database or disk is full")
+
+
+@pytest.mark.parametrize("kind", [peewee.OperationalError, peewee.InterfaceError, peewee.InternalError])
+def test_a_database_that_cannot_be_used_is_one_line_a_message(log: Log, kind: type[Exception]) -> None:
+    """InternalError is PostgreSQL's word for one that may only be read."""
+    log.configure("console")
+    try:
+        raise kind("cannot execute UPDATE in a read-only transaction\nLINE 1: UPDATE users")
+    except kind:
+        logging.getLogger("dramatiq.worker.WorkerThread").exception("Failed to process message 7.")
+
+    assert log.line().endswith("Failed to process message 7. cannot execute UPDATE in a read-only transaction")
