@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -236,3 +237,22 @@ def test_a_full_sync_brings_all_whatever_happened_before(esi, start, size, chang
     reading.changes = []
     reading.sync(full=True)
     assert not reading.missing
+
+
+@given(start=starts, size=sizes, late=st.lists(st.builds(_come_late, st.integers(0, 11)), max_size=4))
+@budget(examples=80)
+def test_a_sync_reads_on_until_a_page_that_is_known_whole(esi, start, size, late):
+    """However many of a page are known: what came late stands among them."""
+    # Given a list that is known, and killmails that appear in it anywhere
+    reading = Reading(esi(FakeEsi(start, size)))
+    reading.sync()
+    known = set(reading.esi.listed)
+    for change in late:
+        reading.esi.change(change)
+    # When it is read only as far as needed
+    reading.sync()
+    # Then nothing is missing before the first page that holds nothing new
+    listed = reading.esi.listed
+    pages = [set(listed[at : at + size]) for at in range(0, len(listed), size)]
+    to_be_read = takewhile(lambda page: not page <= known, pages)
+    assert not reading.missing & set().union(*to_be_read)
