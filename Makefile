@@ -33,8 +33,8 @@ chaos: $(VENV)/installed-dev ## kill and restart everything while 20 pilots sync
 attacks: $(VENV)/installed-dev ## attack every door, and feed it bad input
 	@$(BIN)/python -m pytest tests/security
 
-properties: $(VENV)/installed-dev ## let hypothesis look for an order of events that breaks a promise
-	@$(BIN)/python -m pytest tests/properties
+properties: $(VENV)/installed-dev ## let hypothesis look for what breaks a promise; HYPOTHESIS_PROFILE=long looks for more
+	@$(BIN)/python -m pytest tests/properties tests/unit/test_killmails_properties.py tests/unit/esi/test_charges_properties.py
 
 browser: $(VENV)/installed-dev ## use the pages as a pilot does, in Chromium
 	@$(BIN)/python -m pytest tests/browser

@@ -12,6 +12,7 @@ from actors.dispatching import dispatch_now, wake_for
 from actors.middleware import FetchClaims, Held
 from actors.queues import KILLMAILS, SECOND
 from actors.syncs import finish_if_complete
+from esi.client import UnusableHash
 from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited, EsiTransport
 from esi.rate_limit import KILLMAIL
 from events import KillmailStored, publish
@@ -44,6 +45,11 @@ def fetch_killmail(killmail_id: int) -> None:
     try:
         body = runtime.esi().killmail(claim.killmail_id, claim.killmail_hash, held.permit)
         killmail = parse_killmail(body)
+    except UnusableHash as error:
+        # As rejected it is taken up again with the hash that ESI lists.
+        logger.warning("%s; it waits for the next reading of a list that holds it", error)
+        finish_if_complete(ledger.reject(claim, str(error)))
+        return
     except (EsiError, MalformedKillmail) as error:
         _take_failure(held, error)
         return

@@ -7,6 +7,7 @@ worker thread for good, in every process that is given it again; here it is told
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import dramatiq
@@ -15,6 +16,9 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer
 logger = logging.getLogger(__name__)
 
 TEXTS = ("queue_name", "actor_name", "message_id")
+#: Milliseconds ahead: longer than any message of ours waits. A consumer holds what is not due yet, and a few that never
+#: are would be all that it may hold.
+LATEST_ETA_MS = 30 * 60_000
 
 
 class CheckedEncoder(dramatiq.JSONEncoder):
@@ -30,9 +34,11 @@ class CheckedEncoder(dramatiq.JSONEncoder):
         wrong += [name for name, kind in containers if not isinstance(fields.get(name), kind)]
         if wrong:
             raise ValueError(f"not a message of this version: {', '.join(wrong)}")
-        times = (fields.get("message_timestamp"), fields["options"].get("eta", 0))
-        if not all(type(time) is int for time in times):
+        eta = fields["options"].get("eta", 0)
+        if type(eta) is not int or type(fields.get("message_timestamp")) is not int:
             raise ValueError("not a message of this version: its times are no whole numbers")
+        if eta > time.time() * 1000 + LATEST_ETA_MS:
+            raise ValueError("not a message of this version: it is to wait for longer than any does")
         return fields
 
 

@@ -55,7 +55,9 @@ def _message(opened: ledger.Opened, now: datetime, *, full: bool) -> str:
         case ledger.Outcome.COOLDOWN if opened.last_synced_at and opened.cooldown_ends_at:
             ago = minutes(now - opened.last_synced_at)
             ends = opened.cooldown_ends_at
-            return f"Last synced {ago} ago. The next sync is possible in {minutes(ends - now)}, at {ends:%H:%M} UTC."
+            return (
+                f"Last synced {ago} ago. The next sync is possible in {minutes(ends - now)}, at {ends:%H:%M} EVE time."
+            )
         case _:
             return "This character cannot be synced until its pilot logs in again."
 

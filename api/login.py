@@ -1,7 +1,8 @@
 """Log in through EVE SSO: begin with a state and a PKCE verifier in the session, finish with the code that comes back.
 
-A state is good for one use, ten minutes, and the browser it was made for. Whatever fails, nothing has changed: tokens
-are stored only after the access token was verified. The page and the GraphQL mutations share these functions.
+A state is good for ten minutes and the browser it was made for, which forgets it when it is used. Whatever fails,
+nothing has changed: tokens are stored only after the access token was verified. The page and the GraphQL mutations
+share these functions.
 """
 
 from __future__ import annotations

@@ -269,6 +269,8 @@ class Connection:
 
     def _send_at_once(self, operation_id: str, execute: Execution, payload: Any) -> bool:
         """Called by the hub's thread, which one socket's trouble must not stop. False: this socket's own has to."""
+        if self._closing is not None:  # its session has ended, perhaps a moment ago
+            return False
         try:
             shared = execute.shared(payload)
         except Exception:

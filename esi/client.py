@@ -40,6 +40,10 @@ _UNKNOWN_ID = "Ensure all IDs are valid"
 _REFUSALS = frozenset({400, 404, 422})
 
 
+class UnusableHash(ValueError):
+    """What is no killmail_hash: a hand has written it."""
+
+
 class EsiClient:
     """Safe to share between threads: each has its own connection. Make it after a fork, not before."""
 
@@ -101,12 +105,12 @@ class EsiClient:
     def killmail(self, killmail_id: int, killmail_hash: str, permit: Permit) -> dict[str, Any]:
         """The decoded JSON object of one killmail, whose killmail_id is the one asked for.
 
-        Raises EsiError, and ValueError for what is no killmail_hash (`permit` then hears that nothing was sent).
+        Raises EsiError, and UnusableHash (`permit` then hears that nothing was sent).
         """
         what = f"killmail {killmail_id}"
         if not values.is_killmail_hash(killmail_hash):
             permit.unsent()
-            raise ValueError(f"{what}: its killmail_hash is not 40 lower-case hexadecimal digits")
+            raise UnusableHash(f"{what}: its killmail_hash is not 40 lower-case hexadecimal digits")
         answer = self._send("GET", f"/killmails/{killmail_id:d}/{killmail_hash}", permit, what)
         return _read(answer, what, lambda body: values.killmail_body(body, killmail_id))
 

@@ -116,7 +116,9 @@ class Bucket:
     @classmethod
     def unpack(cls, allowance: int, window_seconds: int, spends: str, closed_until: float = 0.0) -> Bucket:
         """From the columns of its row. A text that is none of ours counts as nothing spent; ESI's next answer
-        (`X-Ratelimit-Remaining`) puts that right."""
+        (`X-Ratelimit-Remaining`) puts that right. So does a closure that is no time."""
+        if not isinstance(closed_until, int | float):
+            closed_until = 0.0
         try:
             first, *costs = map(int, spends.split())
         except ValueError:

@@ -103,7 +103,7 @@ def read(bucket_key: str, clock: DatabaseClock) -> View:
         elif name == "!":
             errors, _ = _settled(ERRORS_KEY, number, (text, window_seconds, at), now_there)
         elif name:
-            gates[name] = Gate(believable(at, now_there), text, number)
+            gates[name] = Gate(believable(at, now_there), text, int(_number(number)))
     next_slot_at = slot[4] if slot[4] <= now_there + _FARTHEST_SLOT else 0.0
     return View(now_there, next_slot_at, bucket, stored, errors, gates)
 
@@ -122,9 +122,15 @@ def _settled(
     return settled, (settled.pack(), window_seconds, settled.closed_until)
 
 
-def believable(closed_until: float, now: float) -> float:
-    """0 for a time that no header could have set: the clock was set back since."""
+def believable(closed_until: object, now: float) -> float:
+    """0 for a time that no header could have set: the clock was set back since, or a hand has written it."""
+    closed_until = _number(closed_until)
     return closed_until if closed_until <= now + LONGEST_CLOSURE_SECONDS else 0.0
+
+
+def _number(value: object) -> float:
+    """0 for text, which SQLite keeps in any column."""
+    return value if isinstance(value, int | float) else 0.0
 
 
 def read_gate(name: str) -> tuple[float, Gate]:
@@ -137,7 +143,7 @@ def read_gate(name: str) -> tuple[float, Gate]:
     closed_until, reason, failures = row
     if failures is None:
         return float(now), Gate(0.0, "", 0)
-    return float(now), Gate(believable(closed_until, float(now)), reason, failures)
+    return float(now), Gate(believable(closed_until, float(now)), reason, int(_number(failures)))
 
 
 def take_slot(interval: float, horizon: float) -> float | None:

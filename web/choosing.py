@@ -3,7 +3,8 @@
     side=loss|kill  ship=NAME or id  system=NAME or id  from=2026-11-01  to=2026-11-23 (inclusive)  solo=1|0  npc=1|0
 
 A name means everything that is called by it, an id one thing. What the form shows of an id, it is read back from.
-The invariant: a filter that cannot be understood chooses nothing, and says why; it never chooses everything.
+The invariant: one of these that cannot be understood chooses nothing, and says why; it never chooses everything. Other
+parameters, which links from elsewhere may carry, mean nothing here.
 """
 
 from __future__ import annotations
@@ -111,10 +112,13 @@ def _day(given: Mapping[str, str], name: str, problems: list[str]) -> datetime |
     if text is None:
         return None
     try:
-        return datetime.strptime(text, "%Y-%m-%d")
+        day = datetime.strptime(text, "%Y-%m-%d")
     except ValueError:
+        day = None
+    if day is None or f"{day:%Y-%m-%d}".zfill(10) != text:  # a form field of the type date would show no other form
         problems.append(f"“{text}” is not a date like 2026-11-23.")
         return None
+    return day
 
 
 def _day_after(given: Mapping[str, str], problems: list[str]) -> datetime | None:

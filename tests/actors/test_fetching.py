@@ -8,7 +8,7 @@ import logging
 import pytest
 
 import events
-from models import Fetch, Killmail, Sync, SyncState
+from models import Fetch, Killmail, Sync, SyncState, Trigger
 from tests.actors.asking import only_row, only_sync, rows, stored, wake
 
 
@@ -335,3 +335,19 @@ def test_one_killmail_alone_finds_a_downtime_out_and_does_not_pay_for_it(simulat
         tick()
     assert stored() == simulated.list_of(pilot)
     assert only_sync().failed == 0
+
+
+def test_a_hash_that_is_none_gives_way_to_the_one_that_esi_lists(simulated, sync, later, tick):
+    """A hand has written it: nothing can be asked for with it, and the list knows better."""
+    pilot = simulated.pilot(3)
+    simulated.fault("killmail", "status:500")
+    sync(pilot)
+    Fetch.update(killmail_hash="zz").execute()
+    simulated.mend()
+    later(100)
+    tick()
+    assert {row.state for row in rows().values()} == {"rejected"}
+    later(100_000)
+    done = sync(pilot, trigger=Trigger.SCHEDULE)
+    assert (done.state, done.saved) == (SyncState.FINISHED, 3)
+    assert stored() == simulated.list_of(pilot)

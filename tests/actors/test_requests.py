@@ -81,7 +81,7 @@ def test_in_the_cool_down_it_says_when(simulated, sync, later):
     later(3 * 60)
     asked = request_sync(pilot.user_id, Trigger.WEB)
     assert (asked.queued, asked.sync_id) == (False, None)
-    pattern = r"Last synced 3 minutes ago\. The next sync is possible in 12 minutes, at \d\d:\d\d UTC\."
+    pattern = r"Last synced 3 minutes ago\. The next sync is possible in 12 minutes, at \d\d:\d\d EVE time\."
     assert re.fullmatch(pattern, asked.message), asked.message
     assert request_sync(pilot.user_id, Trigger.WEB, force=True).queued
 

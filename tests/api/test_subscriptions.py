@@ -16,6 +16,7 @@ from peewee import Database, OperationalError
 
 import events
 from api import hub, killmails, subscriptions
+from api.wire import Wire
 from database import execute, utcnow
 from events import KillmailStored, NamesResolved, Resumed, SyncChanged, SyncFinished
 from models import Killmail, Name, Sync, User
@@ -475,6 +476,30 @@ class TestSessions:
         client = watching(connect, viewer)
         User.update(session_epoch=9).execute()
         store(1, viewer)
+        with pytest.raises(Exception, match="4403"):
+            client.receive()
+
+    def test_whoever_was_signed_out_is_told_nothing_more_however_slow_the_socket(
+        self, connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a socket whose own thread takes its time, so that the hub's is the only one to send
+        waits = Wire.wait
+
+        def wait_for_long(wire: Wire, seconds: float | None) -> None:
+            waits(wire, seconds)
+            slow.wait(0.5)
+
+        slow = threading.Event()
+        client = watching(connect, viewer)
+        client.settle()
+        monkeypatch.setattr(Wire, "wait", wait_for_long)
+        store(1, viewer)
+        assert next_ids(client, 1) == [1]
+        # When the session ends, and killmails come
+        User.update(session_epoch=9).execute()
+        for killmail_id in (2, 3):
+            store(killmail_id, viewer)
+        # Then the next thing it hears is that
         with pytest.raises(Exception, match="4403"):
             client.receive()
 

@@ -15,7 +15,10 @@ PATIENCE_MS = 60_000
 #: Bytes of a page with its style and scripts, as they are sent.
 LARGEST_PAGE = 100 * 1024
 #: All rules of WCAG 2.2 A and AA that a machine can check, and axe's best practices.
-AXE = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}
+AXE = {
+    "resultTypes": ["violations"],
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+}
 
 #: What pages are looked at in: what the style sheet makes a difference for.
 SCHEMES: tuple[Literal["dark"], Literal["light"]] = ("dark", "light")

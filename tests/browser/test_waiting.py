@@ -40,6 +40,9 @@ def test_a_sync_waits_for_its_allowance_and_goes_on(system: Cluster, pilot: Pilo
     told = WAITING.match(waiting.inner_text())
     assert told is not None and told[1] == str(until)[11:16]
     expect(page.locator("#sync-summary")).to_have_text(re.compile(rf"Fetching \d+ of {KILLMAILS}"))
+    # and the rest of the page says the same
+    expect(page.locator("#pilot")).to_contain_text("A sync is under way.")
+    expect(page.locator("#history tbody tr").first).to_contain_text(re.compile("Fetching|Waiting"))
     stood = float(bar.get_attribute("value") or 0)
     assert 0.1 < stood < 1.0
     assert 0 < pilot.rows.count() < KILLMAILS

@@ -57,6 +57,7 @@ class Chaos:
     done: Counter[str] = field(default_factory=Counter)
     #: How often each killmail was in a victim's hands: what ESI was asked for it may have been asked in vain.
     in_hand: Counter[int] = field(default_factory=Counter)
+    lost: set[tuple[Any, ...]] = field(default_factory=set)
     #: What was still to be fetched at each disaster.
     to_do: list[int] = field(default_factory=list)
 
@@ -88,13 +89,16 @@ class Chaos:
         self.done["web servers killed"] += 1
 
     def restart_postgres(self) -> None:
+        """While the workers run: between an answer of ESI and its commit, and between a commit and its reply."""
         mode = self.random.choice(["fast", "immediate"])
         alive = [worker for worker in self.workers if worker.child.poll() is None]
-        self._freeze(*alive)
         self.postgres.stop(mode)
         for worker in alive:
-            worker.send_signal(signal.SIGCONT)
+            worker.send_signal(signal.SIGSTOP)  # only to see what they had in hand before they let go of it
         self.postgres.start()
+        self._note(self._claims())
+        for worker in alive:
+            worker.send_signal(signal.SIGCONT)
         self.done[f"PostgreSQL restarts ({mode})"] += 1
         self.revive()
 
@@ -107,7 +111,7 @@ class Chaos:
     def purge(self) -> None:
         # A window of messages that an earlier disaster has lost is sent again when its lease is over.
         wait_until(lambda: self.rabbitmq.depth(queues.KILLMAILS) > 0, "there are messages to be dropped", 240, 0.02)
-        dropped = self.rabbitmq.purge(queues.KILLMAILS, queues.SYNCS)
+        dropped = self.rabbitmq.purge(*queues.ALL)
         self.done["purges"] += 1
         self.done["messages purged"] += dropped
 
@@ -129,7 +133,12 @@ class Chaos:
             worker.send_signal(signal.SIGSTOP)
         claims = self._claims()
         time.sleep(SETTLING)  # what the others have in hand is done meanwhile
-        self.in_hand.update(killmail_id for killmail_id, _ in claims & self._claims())
+        self._note(claims & self._claims())
+
+    def _note(self, claims: set[tuple[Any, ...]]) -> None:
+        """Each claim once: those of earlier victims stand until their leases run out."""
+        self.in_hand.update(killmail_id for killmail_id, _ in claims - self.lost)
+        self.lost |= claims
 
     def _claims(self) -> set[tuple[Any, ...]]:
         """Who has what: a killmail and the lease on it."""

@@ -116,6 +116,10 @@ ODD_BOOKKEEPING = {
     "a bucket closed for a thousand years": "UPDATE rate_buckets SET closed_until = 33000000000.0",
     "a gate closed for a thousand years": "INSERT INTO gates (name, closed_until, reason, failures)"
     " VALUES ('downtime', 33000000000.0, 'x', 9) ON CONFLICT (name) DO UPDATE SET closed_until = 33000000000.0",
+    "a gate that opens soon": "INSERT INTO gates (name, closed_until, reason, failures)"
+    " VALUES ('downtime', 'soon', 'x', 'many') ON CONFLICT (name) DO UPDATE SET closed_until = 'soon'",
+    "a bucket that opens soon": "UPDATE rate_buckets SET closed_until = 'soon'",
+    "a hash that is none": "UPDATE ledger SET killmail_hash = 'zz'",
     "an unknown gate": "INSERT INTO gates (name, closed_until, reason, failures) VALUES ('x', 33000000000.0, 'x', 9)",
 }
 

@@ -106,6 +106,7 @@ class TestFilters:
     @pytest.mark.parametrize(
         "query",
         ["side=both", "ship=J100001", "ship=nothing", "ship=0", "system=-1", "from=yesterday", "to=2026-13-01",
+         "from=2026-1-3", "to=٢٠٢٦-11-01",
          "ship=9223372036854775808", "system=%00", "ship=%F0%9F%9A%80", "from=2026-11-20T00:00"],
     )  # fmt: skip
     def test_what_is_not_understood_chooses_nothing_and_is_told(self, client: FlaskClient, query: str) -> None:

@@ -5,14 +5,15 @@ import { swap } from "./swap.js";
 import { Unknown } from "./unknown.js";
 
 const VALUE = "query ($id: ID!) { killmail(id: $id) { value { total } } }";
+// Prices come within seconds where all is well, and after several minutes where ESI has failed once.
 const PAUSE_MS = 3000;
-const MOST_TRIES = 100;
+const LONGEST_PAUSE_MS = 30_000;
 
 const value = document.getElementById("value");
 
 async function awaitValue(live) {
-  for (let tries = 0; tries < MOST_TRIES; tries += 1) {
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  for (let pause = PAUSE_MS; ; pause = Math.min(pause * 1.1, LONGEST_PAUSE_MS)) {
+    await new Promise((resolve) => setTimeout(resolve, pause));
     const data = await live.ask(VALUE, { id: value.dataset.killmail }).catch(() => undefined);
     if (data?.killmail?.value) return swap("value");
   }

@@ -7,7 +7,8 @@ export const SYNC_PROGRESS = `subscription { syncProgress {
 } }`;
 
 const SYNC_NOW = "mutation ($full: Boolean!) { syncMyKillmails(full: $full) { message } }";
-// What the end of a sync changes on the page.
+// What a step of a sync changes on the page besides this panel, and what its end does.
+const CHANGED_BY_A_STEP = ["pilot", "actions", "history"];
 const CHANGED_BY_THE_END = ["banner", "pilot", "actions", "history", "picture"];
 
 // Between two looks where our clock is ahead of the server's.
@@ -30,6 +31,7 @@ export class SyncPanel {
       this.panel.dataset.id = sync.id;
       this.showStep(sync.phase);
       if (sync.finishedAt) this.end(sync);
+      else this.refresh(CHANGED_BY_A_STEP);
     }
     byId("sync-summary").textContent = sync.summary;
     this.showBar(sync);
