@@ -1,18 +1,18 @@
 """Log in through EVE SSO: begin with a state and a PKCE verifier in the session, finish with the code that comes back.
 
-A state is good for ten minutes and the browser it was made for, which forgets it when it is used. Whatever fails,
-nothing has changed: tokens are stored only after the access token was verified. The page and the GraphQL mutations
-share these functions.
+A state is good for one use, ten minutes, and the browser it was made for. Whatever fails, nothing has changed: tokens
+are stored only after the access token was verified. The page and the GraphQL mutations share these functions.
 """
 
 from __future__ import annotations
 
 import hmac
 import logging
+import threading
 import time
 from dataclasses import dataclass
 
-from flask import session
+from flask import current_app, session
 
 import accounts
 from api.session import sign_in
@@ -32,6 +32,11 @@ MAX_LOGINS = 3
 MAX_PARAMETER = 2048
 
 _LOGINS = "logins"
+
+#: Where an app keeps the states that were used, with the time: a browser may put back the cookie of before. One process
+#: serves the web (web/gunicorn.py).
+EXTENSION = "killmail-sync.used-states"
+_used_lock = threading.Lock()
 
 
 class LoginRefusedError(Exception):
@@ -106,13 +111,26 @@ def _take_login(state: str) -> LoginRequest:
     for entry in pending if _is_printable_ascii(state) else ():
         if hmac.compare_digest(str(entry["state"]).encode(), state.encode()):
             mine = entry
-    if mine is None:
+    if mine is None or not _use_up(str(mine["state"])):
         raise LoginRefusedError(
             "This login was not begun in this browser, was finished already, or is older than ten minutes. "
             "Please log in again, at the same address you started from."
         )
     session[_LOGINS] = [entry for entry in pending if entry is not mine]
     return LoginRequest(state=str(mine["state"]), code_verifier=str(mine["verifier"]))
+
+
+def _use_up(state: str) -> bool:
+    """Whether this is its first use. What is too old to be used again is forgotten."""
+    now = time.time()
+    used: dict[str, float] = current_app.extensions.setdefault(EXTENSION, {})
+    with _used_lock:
+        for each in [each for each, at in used.items() if at < now - LOGIN_SECONDS]:
+            del used[each]
+        if state in used:
+            return False
+        used[state] = now
+    return True
 
 
 def _is_printable_ascii(text: str) -> bool:
