@@ -16,6 +16,7 @@ from actors.middleware import FetchClaims
 from actors.queues import KILLMAILS, SECOND
 from actors.syncs import finish_if_complete
 from database import db, execute
+from killmails import Killmail, parse_killmail
 from models import Fetch, RateSlot, SyncState
 from tests.actors.asking import age_leases, ask, only_row, only_sync, rows, stored, wake
 from tests.actors.simulated import Pilot
@@ -90,11 +91,24 @@ def test_a_message_of_another_version_is_skipped(listed, simulated, crew, args, 
     assert stored() == simulated.list_of(pilot)
 
 
-def test_an_exception_in_the_actor_defers_the_row_and_nothing_leaks(listed, simulated, crew):
-    """A hash that is none makes the client raise a ValueError, which no actor expects."""
+@pytest.fixture
+def mistaken(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Killmails on which the parser makes a mistake: a ValueError, which no actor expects."""
+    ids: set[int] = set()
+
+    def parse(body: dict[str, Any]) -> Killmail:
+        if body["killmail_id"] in ids:
+            raise ValueError("a mistake")
+        return parse_killmail(body)
+
+    monkeypatch.setattr("actors.killmails.parse_killmail", parse)
+    return ids
+
+
+def test_an_exception_in_the_actor_defers_the_row_and_nothing_leaks(listed, simulated, crew, mistaken):
     pilot = listed(2)
     good, bad = simulated.list_of(pilot)
-    Fetch.update(killmail_hash="NOT A HASH").where(Fetch.killmail_id == bad).execute()
+    mistaken.add(bad)
 
     fetch_killmail.send(bad)
     fetch_killmail.send(good)
@@ -107,11 +121,11 @@ def test_an_exception_in_the_actor_defers_the_row_and_nothing_leaks(listed, simu
     assert stored() == [good], "the next message on this thread goes by its own claim"
 
 
-def test_no_claim_is_left_on_the_thread_for_what_runs_next(listed, simulated, crew):
+def test_no_claim_is_left_on_the_thread_for_what_runs_next(listed, simulated, crew, mistaken):
     """After a message that went well, one that failed and one that was skipped, on the one thread there is."""
     pilot = listed(2)
     good, bad = simulated.list_of(pilot)
-    Fetch.update(killmail_hash="NOT A HASH").where(Fetch.killmail_id == bad).execute()
+    mistaken.add(bad)
     claims = next(m for m in actors.broker.middleware if isinstance(m, FetchClaims))
     found: list[object] = []
 
@@ -130,12 +144,13 @@ def test_no_claim_is_left_on_the_thread_for_what_runs_next(listed, simulated, cr
     finally:
         del actors.broker.actors["look"]
     assert found == [None, None, None]
-    assert len(simulated.asked("killmail")) == 1
+    assert len(simulated.asked("killmail")) == 2
 
 
-def test_an_exception_completes_the_sync_when_it_was_the_last_attempt(listed, crew):
+def test_an_exception_completes_the_sync_when_it_was_the_last_attempt(listed, crew, mistaken):
     listed(1)
-    Fetch.update(killmail_hash="NOT A HASH", attempts=3).execute()
+    Fetch.update(attempts=3).execute()
+    mistaken.add(only_row().killmail_id)
     fetch_killmail.send(only_row().killmail_id)
     crew.drain()
     assert (only_sync().state, only_sync().failed) == (SyncState.FINISHED, 1)

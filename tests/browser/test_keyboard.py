@@ -180,6 +180,7 @@ def test_the_focus_stays_in_what_is_made_anew(system: Cluster, pilot: Pilot, new
         # When it is made anew
         bring(system, character_id, 1)
         expect(history).to_have_count(2 + times, timeout=PATIENCE_MS)
+        expect(history.first).to_contain_text("Finished", timeout=PATIENCE_MS)
         # Then they are at the same place of the new one
         expect(place).to_be_focused()
         assert place.evaluate("(it) => it.old") is None
