@@ -6,6 +6,8 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from database import utcnow
 from ledger.rules import FETCH_LEASE
 from tests.acceptance.cluster import Cluster, cluster
 from tests.acceptance.conftest import services
-from tests.acceptance.processes import wait_until
+from tests.acceptance.processes import Process, wait_until
 
 SIMULATOR = ("--pilots", "2", "--killmails-count", "300", "--latency-ms", "50-200", "--limit", "killmail=100000/1m")
 
@@ -144,13 +146,7 @@ def test_what_hangs_at_esi_is_given_up_within_its_timeout_and_goes_on_elsewhere(
 ) -> None:
     """Given workers whose every request hangs for longer than any grace, When they are told to stop, Then they do so
     within the client's own timeouts, and hold nothing any more."""
-    with services(tmp_path, "--pilots", "1", "--killmails-count", "6", "--cache-seconds", "0") as system:
-        system.start_web()
-        workers = system.start_workers(processes=1)
-        system.simulated.fault(route="killmail", kind="hang", seconds=300)
-        (pilot,) = system.simulated.truth()
-        system.browser().log_in(pilot)
-        wait_until(lambda: fetching(system) > 0, "something hangs", pause=0.05)
+    with hanging_workers(tmp_path) as (system, workers):
         began = time.monotonic()
 
         assert workers.stop() == 0
@@ -164,14 +160,7 @@ def test_what_hangs_at_esi_is_given_up_within_its_timeout_and_goes_on_elsewhere(
 def test_a_second_signal_ends_the_workers_at_once_and_costs_nothing(tmp_path: Path, both_services: None) -> None:
     """Given workers that hang, When whoever stops them loses patience, Then others have it all in a lease's time, as
     after `kill -9`; nobody repairs anything."""
-    with services(tmp_path, "--pilots", "1", "--killmails-count", "6", "--cache-seconds", "0") as system:
-        system.start_web()
-        workers = system.start_workers(processes=1)
-        system.simulated.fault(route="killmail", kind="hang", seconds=300)
-        (pilot,) = system.simulated.truth()
-        system.browser().log_in(pilot)
-        wait_until(lambda: fetching(system) > 0, "something hangs", pause=0.05)
-
+    with hanging_workers(tmp_path) as (system, workers):
         workers.child.send_signal(signal.SIGTERM)
         workers.wait_for_output("Stopping worker process")
         workers.child.send_signal(signal.SIGTERM)
@@ -228,6 +217,19 @@ def test_the_scheduler_stops_at_once(tmp_path: Path, both_services: None, number
 
         scheduler.child.wait(timeout=5)  # with whatever code: it holds nothing, and what it sends is sent whole
         assert "Traceback" not in scheduler.output()
+
+
+@contextmanager
+def hanging_workers(directory: Path) -> Iterator[tuple[Cluster, Process]]:
+    """A system whose workers are in the middle of requests for killmails that ESI does not answer."""
+    with services(directory, "--pilots", "1", "--killmails-count", "6", "--cache-seconds", "0") as system:
+        system.start_web()
+        workers = system.start_workers(processes=1)
+        system.simulated.fault(route="killmail", kind="hang", seconds=300)
+        (pilot,) = system.simulated.truth()
+        system.browser().log_in(pilot)
+        wait_until(lambda: fetching(system) > 0, "something hangs", pause=0.05)
+        yield system, workers
 
 
 def fetching(system: Cluster) -> int:
