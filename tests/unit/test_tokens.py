@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import traceback
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -186,11 +187,10 @@ def test_who_sold_a_character_is_told_off_every_socket_at_once(any_db, sso, ciph
     expire(user)
     sso.sell(cipher.decrypt(user.refresh_token), "owner-two")
     told: queue.Queue[events.Notice] = queue.Queue()
-    listening = events.subscribe(told.put)
-    with pytest.raises(NeedsLogin):
-        access_token(user.id, sso, cipher)
-    listening.close()
-    assert told.get(timeout=10) == events.SessionsEnded(user.id)
+    with closing(events.subscribe(told.put)):
+        with pytest.raises(NeedsLogin):
+            access_token(user.id, sso, cipher)
+        assert told.get(timeout=10) == events.SessionsEnded(user.id)
 
 
 def test_another_characters_token_is_never_used(any_db, sso, cipher):
