@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,38 @@ PACKAGES = (
     "dramatiq", "pika", "peewee", "psycopg2-binary", "requests", "Flask", "gunicorn", "ariadne", "graphql-core",
     "flask-sock", "celery",
 )  # fmt: skip
+
+
+#: Seconds over which the processors are watched, and how long the servers may still be busy with what was before.
+WATCH_SECONDS, PATIENCE_SECONDS = 3.0, 90.0
+#: Share of the processors below which nobody is at work.
+CALM = 0.03
+
+
+def calm_down() -> float:
+    """Wait until the machine is idle, PATIENCE_SECONDS at most; returns the share of its processors in use (0 to 1).
+
+    Not the load average: a minute after a script it still tells of that script.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        busy = _busy_over(WATCH_SECONDS)
+        if busy <= CALM or time.monotonic() >= deadline:
+            return busy
+
+
+def _busy_over(seconds: float) -> float:
+    all_before, idle_before = _processor_time()
+    time.sleep(seconds)
+    all_after, idle_after = _processor_time()
+    return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
+
+
+def _processor_time() -> tuple[int, int]:
+    """Ticks of all processors since the machine started, and those of them that were idle (proc_stat(5))."""
+    first_line = Path("/proc/stat").read_text().partition("\n")[0]
+    user, nice, system, idle, iowait, *others = map(int, first_line.split()[1:9])
+    return sum((user, nice, system, idle, iowait, *others)), idle + iowait
 
 
 def lines() -> list[str]:

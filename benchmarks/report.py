@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from benchmarks.machine import calm_down
+
 #: Runs of which the median is taken.
 FULL_RUNS = 5
 #: Share of the machine's processors that others may use before the figures count as noisy.
-NOISE = 0.25
+NOISE = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +100,13 @@ def run(key: str, title: str, measure: Callable[[bool], Report]) -> None:
     parser = argparse.ArgumentParser(description=f"{key}: {title}")
     parser.add_argument("--quick", action="store_true", default=os.environ.get("QUICK") == "1")
     quick: bool = parser.parse_args().quick
-    load = os.getloadavg()[0]
+    busy = calm_down()
     report = measure(quick)
-    noisy = load > NOISE * (os.cpu_count() or 1)
+    noisy = busy > NOISE
     print(
         json.dumps(
             {
-                "key": key, "title": title, "quick": quick, "noisy": noisy, "load_before": round(load, 2),
+                "key": key, "title": title, "quick": quick, "noisy": noisy, "busy_before": round(busy, 2),
                 "figures": [figure.as_json() for figure in report.figures], "details": report.details,
             },
             ensure_ascii=False,
