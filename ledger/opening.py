@@ -89,13 +89,14 @@ def open_due_syncs(limit: int) -> list[int]:
     now = utcnow()
     with db.atomic():
         # Users first, locked, as everywhere; one that is being logged in or unlinked is left for the next look.
+        # No anti-join: with few syncs in its statistics, PostgreSQL compares every user who is due with every active one.
         rows = execute(
             f"""
             WITH due AS MATERIALIZED (
                 SELECT u.id, u.full_requested OR u.last_full_sync_at IS NULL OR u.last_full_sync_at < ? AS whole
                 FROM users u
                 WHERE u.next_sync_at <= ?
-                  AND NOT EXISTS (SELECT 1 FROM syncs s WHERE s.user_id = u.id AND s.finished_at IS NULL)
+                  AND (SELECT 1 FROM syncs s WHERE s.user_id = u.id AND s.finished_at IS NULL LIMIT 1) IS NULL
                 ORDER BY u.next_sync_at, u.id LIMIT ? {lock_clause(skip_locked=True)})
             INSERT INTO syncs (user_id, trigger, priority, "full", state, queued_at, sent_at,
                                next_page, found, skipped, saved, failed, attempts)
