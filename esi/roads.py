@@ -56,8 +56,10 @@ def closed_gate(view: View, group: RateGroup) -> Closed | None:
     """The gate that keeps the group's requests back longest, or None where none does."""
     on_the_way = ((name, view.gates.get(name)) for name in (DOWNTIME, ERROR_LIMIT, group.name))
     closed = [(gate, name) for name, gate in on_the_way if gate is not None and gate.closed_until > view.now]
-    if not view.errors.allows(view.now, ERRORS.cost):
-        closed.append((Gate(view.errors.reopens_at(view.now, ERRORS.cost), OUR_ERRORS, 0), ERRORS.name))
+    # Killmails and their lists go on where names have met too many that nobody knows.
+    reserve = 0 if group.bucketed else ERRORS.allowance // 2
+    if not view.errors.allows(view.now, ERRORS.cost, reserve):
+        closed.append((Gate(view.errors.reopens_at(view.now, ERRORS.cost, reserve), OUR_ERRORS, 0), ERRORS.name))
     if not closed:
         return None
     gate, name = max(closed, key=lambda pair: pair[0].closed_until)

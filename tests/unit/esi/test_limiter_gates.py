@@ -92,6 +92,19 @@ def test_many_errors_close_every_road_before_esi_does(limiter, other):
         answer(other, 200, group=group)
 
 
+def test_names_that_nobody_knows_keep_no_killmail_back(limiter, other):
+    """Given half of the errors that are borne, all of them names', Then names wait, and killmails and lists do not."""
+    for _ in range(ERRORS.allowance // 2):
+        answer(limiter, 404, group=UNBUCKETED)
+    closed = refused(other, UNBUCKETED)
+    assert closed.reason == OUR_ERRORS
+    assert time.time() + 45 <= closed.until <= time.time() + 62
+    for group in (KILLMAIL, CHAR_KILLMAIL, STATUS):
+        answer(other, 200, group=group)
+    a_window_later(62)
+    answer(other, 200, group=UNBUCKETED)
+
+
 def test_two_processes_lose_no_error(limiter, other):
     for each in (limiter, other, limiter, other):
         answer(each, 404)
