@@ -73,11 +73,15 @@ class NeedsLogin(TokenError):
 
 
 class TokenUnavailable(TokenError):
-    """Nobody's token is at fault: try again in `retry_after` seconds. The text: why, for the pilot."""
+    """No token now: try again in `retry_after` seconds. The text: why, for the pilot.
 
-    def __init__(self, reason: str, retry_after: float) -> None:
+    `own_fault`: what the SSO answers for this user cannot be used, while others' may be; not to be tried for ever.
+    """
+
+    def __init__(self, reason: str, retry_after: float, *, own_fault: bool = False) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.own_fault = own_fault
 
 
 class UndecryptableToken(TokenError):
@@ -271,7 +275,7 @@ def _refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher) -> s
     sso_road.answered(passage)
     if identity.character_id != user.character_id:
         log.error("user %s: the SSO answered a refresh with another character's token; not used", user.id)
-        raise TokenUnavailable("the SSO answered with another character's token", FAULT_PAUSE)
+        raise TokenUnavailable("the SSO answered with another character's token", FAULT_PAUSE, own_fault=True)
     if identity.owner_hash != user.owner_hash:
         return _sold(user, cipher)
     return _store(user, fresh, refresh_token, identity, cipher)
@@ -297,7 +301,7 @@ def _unavailable(user: User, passage: Passage, error: SsoError) -> TokenUnavaila
         reason = f"{OUR_FAULT}: {error}"
     if isinstance(error, SsoInvalidToken) and error.check not in NOT_THE_TOKENS_FAULT:
         sso_road.answered(passage)
-        return TokenUnavailable(reason, FAULT_PAUSE)
+        return TokenUnavailable(reason, FAULT_PAUSE, own_fault=True)
     closed = sso_road.failed(passage, reason, error.retry_after)
     return TokenUnavailable(reason, closed.wait + AFTER_THE_OTHERS)
 

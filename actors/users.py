@@ -69,7 +69,7 @@ def sync_user(sync_id: int) -> None:
     except tokens.NeedsLogin as error:
         _fail(reader.sync, str(error))
     except tokens.TokenUnavailable as error:
-        _wait(reader.sync, utcnow() + timedelta(seconds=error.retry_after), str(error))
+        _take_no_token(reader.sync, error)
     except tokens.UndecryptableToken as error:
         _fail(reader.sync, str(error))
     except EsiForbidden as error:
@@ -211,6 +211,14 @@ def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: boo
     if delay <= LONGEST_DELAY:
         # A little late on purpose: the claim compares with the same clock.
         send_sync(sync.sync_id, sync.priority, delay_seconds=delay.total_seconds() + 0.05)
+
+
+def _take_no_token(sync: ledger.ClaimedSync, error: tokens.TokenUnavailable) -> None:
+    """Wait for the login service as long as it takes; what is wrong with this user's tokens alone is a failure."""
+    if error.own_fault and sync.attempts >= len(LIST_BACKOFF):
+        _fail(sync, str(error))
+    else:
+        _wait(sync, utcnow() + timedelta(seconds=error.retry_after), str(error), failed=error.own_fault)
 
 
 def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:

@@ -183,6 +183,26 @@ def test_an_sso_that_is_down_delays_the_sync_and_disables_nobody(simulated, sync
     assert only_sync().state == SyncState.FINISHED
 
 
+def test_a_login_service_that_has_another_characters_token_for_this_one_fails_the_sync_in_the_end(
+    simulated, sync, later, tick
+):
+    """Given what is wrong with one user's tokens alone, Then their sync ends, and nobody has to log in for it."""
+    pilot, other = simulated.pilot(2), simulated.pilot(2)
+    User.update(access_token=None, expires_at=None).execute()
+    mine, theirs = (runtime.cipher().decrypt(each.user.refresh_token) for each in (pilot, other))
+    simulated.call(lambda state: state.grants._tokens.update({mine: state.grants._tokens[theirs]}))
+    sync(pilot)
+    for _ in range(6):
+        later(1000)
+        tick()
+    row = Sync.get(Sync.user == pilot.user.id)
+    assert (row.state, row.attempts) == (SyncState.FAILED, 4)
+    assert "another character's token" in row.error
+    assert pilot.user.needs_login_reason is None
+    sync(other)
+    assert Sync.get(Sync.user == other.user.id).state == SyncState.FINISHED
+
+
 def test_a_wrong_client_secret_is_told_and_not_called_an_outage(simulated, sync, configure):
     pilots = [simulated.pilot(2) for _ in range(3)]
     User.update(access_token=None, expires_at=None).execute()
