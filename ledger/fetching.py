@@ -23,6 +23,9 @@ from ledger.storing import store
 SOON = timedelta(seconds=90)
 
 
+#: True for a row whose message is out. The first term is the index's own, word for word: SQLite takes a partial index
+#: for nothing less.
+_SENT = "state IN ('sent', 'fetching') AND state = 'sent'"
 #: True for the row of a claim whose lease still stands (parameters: killmail_id, lease).
 _HELD = "killmail_id = ? AND state = 'fetching' AND claimed_until = ?"
 
@@ -81,7 +84,7 @@ def dispatch(allowed: Allowed, window: int) -> list[Outgoing]:
         # One dispatcher at a time: two would each see the same room in the window and fill it twice.
         execute(f"SELECT name FROM locks WHERE name = 'dispatch' {lock_clause()}")
         _promote_due()
-        out = dict(execute("SELECT priority, COUNT(*) FROM ledger WHERE state = 'sent' GROUP BY priority").fetchall())
+        out = dict(execute(f"SELECT priority, COUNT(*) FROM ledger WHERE {_SENT} GROUP BY priority").fetchall())
         urgent = sum(count for priority, count in out.items() if priority >= INTERACTIVE_PRIORITY)
         room = window - sum(out.values())
         if allowed.probe:
@@ -96,7 +99,7 @@ def dispatch(allowed: Allowed, window: int) -> list[Outgoing]:
 
 def upcoming() -> int:
     """Messages that are out: requests that will be made, and are not counted by the limiter yet."""
-    return int(execute("SELECT COUNT(*) FROM ledger WHERE state = 'sent'").fetchone()[0])
+    return int(execute(f"SELECT COUNT(*) FROM ledger WHERE {_SENT}").fetchone()[0])
 
 
 def has_pending(*, interactive: bool) -> bool:
@@ -138,7 +141,8 @@ def show_waiting(until: datetime, reason: str, *, interactive: bool) -> list[int
     low, high = (INTERACTIVE_PRIORITY, 10) if interactive else (0, INTERACTIVE_PRIORITY - 1)
     rows = execute(
         """
-        UPDATE syncs SET waiting_until = ?, waiting_for = ? WHERE state = 'FETCHING' AND priority BETWEEN ? AND ?
+        UPDATE syncs SET waiting_until = ?, waiting_for = ?
+        WHERE finished_at IS NULL AND state = 'FETCHING' AND priority BETWEEN ? AND ?
                AND (waiting_until IS NULL OR waiting_until <> ?) RETURNING id
         """,
         (until, reason[:MAX_ERROR_LENGTH], low, high, until),

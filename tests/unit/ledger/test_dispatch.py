@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -258,3 +261,30 @@ _COLUMNS = ("killmail_id", "killmail_hash", "priority", "state", "attempts", "cr
 
 def _pending(killmail_id: int) -> tuple[object, ...]:
     return killmail_id, hash_of(killmail_id), 3, "pending", 0, utcnow()
+
+
+@pytest.mark.parametrize(
+    ("ask", "index"),
+    [
+        (ledger.upcoming, "ledger_claimed"),
+        (partial(ledger.dispatch, Allowed(0, 0), 0), "ledger_claimed"),
+        (partial(ledger.has_pending, interactive=False), "ledger_pending"),
+        (ledger.next_due, "ledger_deferred"),
+        (partial(ledger.show_waiting, datetime(2999, 1, 1), "closed", interactive=False), "syncs_active"),
+    ],
+    ids=["upcoming", "dispatch", "has_pending", "next_due", "show_waiting"],
+)
+def test_what_every_dispatch_asks_is_answered_by_an_index(monkeypatch, ask, index):
+    """However many killmails wait, and however many syncs have ended."""
+    plans = []
+
+    def explain(sql: str, params: Sequence[Any] = ()) -> Any:
+        if "SELECT" in sql or "UPDATE" in sql:
+            plans.append(str(execute(f"EXPLAIN {'QUERY PLAN' if is_sqlite() else ''} {sql}", params).fetchall()))
+        return execute(sql, params)
+
+    monkeypatch.setattr(ledger.fetching, "execute", explain)
+    if not is_sqlite():
+        execute("SET enable_seqscan TO off")
+    ask()
+    assert any(index in plan for plan in plans), plans
