@@ -273,12 +273,15 @@ _POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TlsPool}
 
 
 class _Session(requests.Session):
+    _opening: requests.PreparedRequest | None = None
+
     def open(self, url: str, connect_timeout: float) -> None:
-        """Open the connection that requests for `url` go by, if it is not open."""
+        """Open the connection that requests for `url` go by, if it is not open. Always called with the same `url`."""
         adapter = self.get_adapter(url)
         assert isinstance(adapter, _Adapter)
-        request = requests.Request("GET", url).prepare()
-        adapter.open(request, connect_timeout, self.verify, self.proxies)
+        if self._opening is None:
+            self._opening = requests.Request("GET", url).prepare()
+        adapter.open(self._opening, connect_timeout, self.verify, self.proxies)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """No redirect has a target: requests would read the whole body, unbounded, only to prepare the next request."""
