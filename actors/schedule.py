@@ -70,12 +70,13 @@ def tend_ledger() -> None:
 
 def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     """One look at everything that may have been left behind."""
-    if unbelievable := ledger.draw_near():
-        logger.warning("%s leases and waits would have ended days and years from now; they are over", unbelievable)
+    cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
+    if unbelievable := ledger.draw_near(cooldown):
+        logger.warning("%s leases and waits would have ended far too late; they are over", unbelievable)
     taken_back = ledger.take_back_expired()
     if taken_back:
         logger.warning("%s killmails whose message or worker went away are pending again", taken_back)
-    for sync_id in ledger.fail_abandoned(timedelta(minutes=settings.current().sync_cooldown_minutes)):
+    for sync_id in ledger.fail_abandoned(cooldown):
         logger.warning("sync %s failed: its workers went away again and again", sync_id)
         publish(SyncFinished(sync_id))
     for sync in ledger.syncs_to_send(resend_after):

@@ -9,6 +9,7 @@ from enum import StrEnum
 from database import db, execute, lock_clause, placeholders, utcnow
 from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
+    CLOCKS_APART,
     ESI_ASKS_TO_WAIT,
     FULL_WALK_EVERY,
     INTERACTIVE_PRIORITY,
@@ -59,12 +60,10 @@ def open_sync(
         active = Sync.get_or_none((Sync.user == user_id) & Sync.finished_at.is_null())
         if active is not None:
             return _join(active, user, priority, full=full, now=now, sent=sent)
-        if not force and user.last_killmail_sync_at and now < user.last_killmail_sync_at + cooldown:
-            return Opened(
-                Outcome.COOLDOWN,
-                last_synced_at=user.last_killmail_sync_at,
-                cooldown_ends_at=user.last_killmail_sync_at + cooldown,
-            )
+        last = user.last_killmail_sync_at
+        # One that lies ahead was written by a clock that has been set back since; a little is only another machine's.
+        if not force and last and last - CLOCKS_APART <= now < last + cooldown:
+            return Opened(Outcome.COOLDOWN, last_synced_at=last, cooldown_ends_at=last + cooldown)
         walk_due = user.last_full_sync_at is None or user.last_full_sync_at < now - FULL_WALK_EVERY
         first = user.last_full_sync_at is None and user.last_killmail_sync_at is None
         whole = full or user.full_requested or walk_due
@@ -89,7 +88,7 @@ def open_due_syncs(limit: int) -> list[int]:
     now = utcnow()
     with db.atomic():
         # Users first, locked, as everywhere; one that is being logged in or unlinked is left for the next look.
-        # No anti-join: with few syncs in its statistics, PostgreSQL compares every user who is due with every active one.
+        # No anti-join: knowing of few syncs, PostgreSQL compares every user who is due with every active one.
         rows = execute(
             f"""
             WITH due AS MATERIALIZED (

@@ -6,11 +6,19 @@ Everything here is idempotent; running it twice, or in two processes at once, do
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from database import db, execute, lock_clause, utcnow
 from ledger.listing import fail_sync
-from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, FETCH_BACKOFF, LIST_BACKOFF, SYNC_RESEND_AFTER, UNBELIEVABLE
+from ledger.rules import (
+    ATTEMPTS_BEFORE_DEFERRED,
+    FETCH_BACKOFF,
+    LIST_BACKOFF,
+    SYNC_RESEND_AFTER,
+    UNBELIEVABLE_LEASE,
+    UNBELIEVABLE_SYNC_WAIT,
+    UNBELIEVABLE_WAIT,
+)
 
 #: Rows repaired in one go; the next tick goes on.
 BATCH = 5000
@@ -51,32 +59,31 @@ def take_back_expired() -> int:
     return len(rows.fetchall())
 
 
-def draw_near() -> int:
+def draw_near(cooldown: timedelta = timedelta()) -> int:
     """End the leases and waits that end unbelievably far ahead: nobody would ever look at them again.
 
-    Returns how many there were.
+    `cooldown`: by which a user's next sync may be further ahead. Returns how many there were.
     """
     now = utcnow()
-    far = now + UNBELIEVABLE
-    rows = execute(
-        """
-        SELECT 'lease' FROM ledger WHERE state IN ('sent', 'fetching') AND claimed_until > ?
-        UNION ALL SELECT 'wait' FROM ledger WHERE state = 'deferred' AND not_before > ?
-        UNION ALL SELECT 'sync' FROM syncs WHERE finished_at IS NULL AND (claimed_until > ? OR waiting_until > ?)
-        """,
-        (far, far, far, far),
-    ).fetchall()
-    if not rows:
-        return 0
-    execute("UPDATE ledger SET claimed_until = ? WHERE state IN ('sent', 'fetching') AND claimed_until > ?", (now, far))
-    execute("UPDATE ledger SET not_before = ? WHERE state = 'deferred' AND not_before > ?", (now, far))
-    execute(
-        """UPDATE syncs SET claimed_until = CASE WHEN claimed_until > ? THEN ? ELSE claimed_until END,
-                            waiting_until = CASE WHEN waiting_until > ? THEN ? ELSE waiting_until END
-           WHERE finished_at IS NULL AND (claimed_until > ? OR waiting_until > ?)""",
-        (far, now, far, now, far, far),
+    lease, sync_wait = now + UNBELIEVABLE_LEASE, now + UNBELIEVABLE_SYNC_WAIT
+    return sum(
+        (
+            _draw("ledger", "claimed_until", "state IN ('sent', 'fetching')", lease, now),
+            _draw("ledger", "not_before", "state = 'deferred'", now + UNBELIEVABLE_WAIT, now),
+            _draw("syncs", "claimed_until", "finished_at IS NULL", lease, now),
+            _draw("syncs", "waiting_until", "finished_at IS NULL", sync_wait, now),
+            # Its message has the same time in it, and is on its way for as long.
+            _draw("syncs", "sent_at", "finished_at IS NULL", sync_wait, None),
+            _draw("users", "next_sync_at", "next_sync_at IS NOT NULL", now + UNBELIEVABLE_WAIT + cooldown, now),
+        )
     )
-    return len(rows)
+
+
+def _draw(table: str, column: str, condition: str, far: datetime, to: datetime | None) -> int:
+    """Looked for first: an update takes SQLite's only lock, and there is hardly ever anything to do."""
+    if execute(f"SELECT 1 FROM {table} WHERE {condition} AND {column} > ? LIMIT 1", (far,)).fetchone() is None:
+        return 0
+    return int(execute(f"UPDATE {table} SET {column} = ? WHERE {condition} AND {column} > ?", (to, far)).rowcount)
 
 
 def syncs_to_send(resend_after: timedelta = SYNC_RESEND_AFTER) -> list[SyncToSend]:

@@ -68,6 +68,14 @@ def test_the_cooldown_is_counted_from_the_last_sync_and_says_when_it_ends(user):
     assert ledger.open_sync(user.id, Trigger.WEB, cooldown=COOLDOWN).outcome is Outcome.CREATED
 
 
+def test_a_sync_of_the_future_has_no_cooldown(user):
+    """A clock was ahead when it ended, and has been set back since; another machine's may be a little ahead."""
+    User.update(last_killmail_sync_at=utcnow() + timedelta(minutes=1)).execute()
+    assert ledger.open_sync(user.id, Trigger.WEB, cooldown=COOLDOWN).outcome is Outcome.COOLDOWN
+    User.update(last_killmail_sync_at=utcnow() + timedelta(days=2)).execute()
+    assert ledger.open_sync(user.id, Trigger.WEB, cooldown=COOLDOWN).outcome is Outcome.CREATED
+
+
 def test_force_ignores_the_cooldown(user):
     User.update(last_killmail_sync_at=utcnow()).execute()
     assert ledger.open_sync(user.id, Trigger.WEB, cooldown=COOLDOWN, full=True).outcome is Outcome.COOLDOWN

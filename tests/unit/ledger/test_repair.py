@@ -9,8 +9,8 @@ import pytest
 import ledger
 from database import execute, utcnow
 from ledger import SyncToSend
-from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, LIST_BACKOFF, SYNC_RESEND_AFTER
-from models import Lock, SyncState, Trigger, User
+from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, FAILED_SYNC_BACKOFF, LIST_BACKOFF, SYNC_RESEND_AFTER
+from models import Lock, Sync, SyncState, Trigger, User
 from tests.unit.ledger.world import (
     COOLDOWN,
     HOUR,
@@ -261,15 +261,34 @@ def test_what_ends_in_a_thousand_years_is_over_now(user):
     assert ledger.ready_to_finish() == [sync_id]
 
 
-@pytest.mark.parametrize("column", ["claimed_until", "waiting_until"])
-def test_a_sync_held_for_a_thousand_years_is_sent_again(user, column):
+def test_a_sync_held_for_a_thousand_years_is_sent_again(user):
     sync = reading(user)
-    execute("UPDATE syncs SET claimed_until = NULL, sent_at = NULL")
-    execute(f"UPDATE syncs SET {column} = '2999-01-01 00:00:00'")
+    execute("UPDATE syncs SET claimed_until = '2999-01-01 00:00:00'")
     assert ledger.syncs_to_send() == []
     assert ledger.draw_near() == 1
     assert [each.sync_id for each in ledger.syncs_to_send()] == [sync.sync_id]
     assert claimed(sync.sync_id)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=4), timedelta(days=365)])
+def test_a_sync_that_waits_for_a_clock_that_was_set_back_is_sent_again(user, ahead):
+    """Its message has the same time in it: nobody but the tick will ever send it."""
+    sync = reading(user)
+    assert ledger.wait_with_sync(sync, utcnow() + ahead, "the login service does not answer")
+    assert ledger.syncs_to_send() == []
+    assert ledger.draw_near() == 2
+    assert [each.sync_id for each in ledger.syncs_to_send()] == [sync.sync_id]
+    assert claimed(sync.sync_id)
+
+
+def test_who_is_due_when_a_clock_that_was_set_back_said_so_is_due_now(user, other):
+    mine, cooldown = utcnow() + timedelta(days=9), timedelta(days=7)
+    User.update(next_sync_at=mine).where(User.id == user.id).execute()
+    User.update(next_sync_at=utcnow() + timedelta(days=11)).where(User.id == other.id).execute()
+    assert ledger.draw_near(cooldown) == 1
+    ledger.open_due_syncs(10)
+    assert [sync.user_id for sync in Sync.select()] == [other.id]
+    assert user_row(user).next_sync_at == mine
 
 
 def test_leases_and_waits_of_ours_are_believed(user, other):
@@ -277,4 +296,6 @@ def test_leases_and_waits_of_ours_are_believed(user, other):
     taken(1)
     listed(other, [2])
     failed(2, times=8)
+    User.update(next_sync_at=utcnow() + FAILED_SYNC_BACKOFF[-1] * 1.2).execute()
+    ledger.wait_with_sync(reading(make_user()), utcnow() + timedelta(hours=1), "ESI asks to wait")
     assert ledger.draw_near() == 0
