@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.first_sync import first_sync
-from benchmarks.harness import LATENCY, OPEN_BUCKETS, Cluster, address_of, new_pilot, start_all, system
+from benchmarks.harness import LATENCY, OPEN_BUCKETS, address_of, new_pilot, rate_at_the_door, start_all, system
 from benchmarks.report import FULL_RUNS, Report, median_of, run, worst_of
 
 
@@ -14,10 +14,10 @@ def measure(quick: bool) -> Report:
         workers = start_all(made, processes=4)
         first_sync(made, workers, new_pilot(made, 20))
         for number in range(runs):
-            pilot, seen = new_pilot(made, killmails), made.simulated.stats()["last_seq"]
+            pilot, seen = new_pilot(made, killmails), made.simulated.last_seq()
             first_sync(made, workers, pilot, address_of(number))
             most.append(float(made.simulated.stats(seen)["max_in_one_second"]))
-            rates.append(detail_rate(made, seen))
+            rates.append(rate_at_the_door(made, seen, "killmail"))
     return Report(
         [
             worst_of("most requests in any second", most, 50),
@@ -25,12 +25,6 @@ def measure(quick: bool) -> Report:
         ],
         {"killmails": killmails, "worker_processes": 4, "threads_each": 8},
     )
-
-
-def detail_rate(made: Cluster, seen: int) -> float:
-    """Requests a second at the door, from the first detail to the last: the time in which there was work."""
-    arrivals: list[float] = sorted(entry["at"] for entry in made.simulated.requests(seen, "killmail"))
-    return (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """B10: a dispatch and a settle with a million killmails pending, beside the same with a thousand.
 
-Timed inside the running workers, while they fetch at the ceiling: what they fetch is newer than what waits. Workers
-write every statement down (`probed.py`), the same in both halves.
+Timed inside the running workers, while they fetch at the ceiling: what they fetch is newer than what waits, and wanted
+by the sync that wants all that waits, too. Workers write every statement down (`probed.py`), the same in both halves.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from statistics import median
 
 from benchmarks import backlog, bulk
-from benchmarks.harness import LATENCY, OPEN_BUCKETS, Cluster, send, start_all, system
+from benchmarks.harness import LATENCY, OPEN_BUCKETS, Cluster, rate_at_the_door, send, start_all, system
 from benchmarks.probes import Probes
 from benchmarks.report import FULL_RUNS, Figure, Report, median_of, run
 from database import execute
@@ -26,12 +26,18 @@ CLOSE = """INSERT INTO gates (name, closed_until, reason, failures) VALUES ('kil
 OPEN = "UPDATE gates SET closed_until = 0 WHERE name = 'killmail'"
 DISPATCH = "from actors.dispatching import dispatch; dispatch.send()"
 FEW = 1_000
+#: What the ledger does for one look of the dispatcher, and for one killmail that came.
+STEPS = {"dispatch": ("upcoming", "dispatch", "next_due"), "settle": ("settle", "ready_to_finish")}
+#: The sync that waits for all that was made up waits for what is being fetched as well.
+ALSO_WANTED = """INSERT INTO sync_items (sync_id, killmail_id)
+    SELECT ?, killmail_id FROM ledger WHERE killmail_id >= 100000000 ON CONFLICT DO NOTHING"""
 
 
 def measure(quick: bool) -> Report:
     many, runs = (100_000, 1) if quick else (1_000_000, FULL_RUNS)
     calls: dict[int, dict[str, list[float]]] = {FEW: {}, many: {}}
     rates: list[float] = []
+    details: list[float] = []
     with system("--pilots", "0", *OPEN_BUCKETS, *LATENCY) as made:
         start_all(made, module="benchmarks.probed")
         probes = Probes(made)
@@ -43,19 +49,22 @@ def measure(quick: bool) -> Report:
                 since = made.simulated.last_seq()
                 probes.since_last()
                 time.sleep(SPAN)
-                for name, seconds in probes.since_last().calls.items():
-                    calls[waiting].setdefault(name, []).append(median(seconds))
-                rates.append(backlog.rate(made, since))
+                timed = probes.since_last().calls
+                for step, names in STEPS.items():
+                    calls[waiting].setdefault(step, []).append(sum(median(timed[name]) for name in names))
+                rates.append(rate_at_the_door(made, since, *backlog.COUNTED))
+                details.append(rate_at_the_door(made, since, "killmail"))
                 check(made, waiting)
     ratios = {
         name: [large / small for small, large in zip(calls[FEW][name], calls[many][name], strict=True)]
-        for name in ("dispatch", "settle")
+        for name in STEPS
     }
     return Report(
         [
             median_of("dispatch ÷ dispatch with few", ratios["dispatch"], 1.5),
             median_of("settle ÷ settle with few", ratios["settle"], 1.5),
             Figure("fetching meanwhile, slowest", min(rates), 47.0, "/s", at_least=True, runs=tuple(rates)),
+            Figure("killmails alone, slowest", min(details), unit="/s", runs=tuple(details)),
             median_of("dispatch", [seconds * 1000 for seconds in calls[many]["dispatch"]], unit="ms"),
             median_of("settle", [seconds * 1000 for seconds in calls[many]["settle"]], unit="ms"),
         ],
@@ -72,9 +81,10 @@ def refill(made: Cluster, pilot: int, waiting: int) -> None:
     execute("DELETE FROM syncs WHERE user_id = ?", (user_id,))
     made.wait_for_syncs()
     execute(CLOSE, (time.time() + MAX_WAIT_SECONDS,))
-    bulk.pending(waiting, user_id)
+    sync_id = bulk.pending(waiting, user_id)
     bulk.settle()
     backlog.add(made, pilot, LIVE)
+    execute(ALSO_WANTED, (sync_id,))
     execute(OPEN)
     send(made, DISPATCH)
 

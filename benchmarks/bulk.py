@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import peewee
+
 from database import execute
 
 #: Ids of made-up killmails: below all that the simulator invents, so that real ones are newer.
@@ -11,7 +15,8 @@ FIRST_CHARACTER = 2_000_000_000
 
 
 def users(count: int, due: int) -> None:
-    """So many more users who can be synced, the first `due` of them now."""
+    """So many more users who can be synced, `due` of them now: evenly spread, so that no two share a page."""
+    every = count // due if due else count + 1
     execute(
         """
         INSERT INTO users (character_id, character_name, owner_hash, scopes, refresh_token, token_version,
@@ -19,11 +24,22 @@ def users(count: int, due: int) -> None:
                            last_killmail_sync_at, next_sync_at, consecutive_failures, created_at)
         SELECT ? + n, 'Pilot ' || n, 'owner', 'esi-killmails.read_killmails.v1', 'sealed', 0, 1, TRUE, FALSE,
                now(), now() - interval '20 minutes',
-               now() + CASE WHEN n <= ? THEN interval '-5 minutes' ELSE interval '1 hour' * (1 + mod(n, 24)) END,
+               now() + CASE WHEN mod(n, ?) = 0 THEN interval '-5 minutes' ELSE interval '1 hour' * (1 + mod(n, 24)) END,
                0, now()
         FROM generate_series(1, ?) n
         """,
-        (FIRST_CHARACTER, due, count),
+        (FIRST_CHARACTER, every, count),
+    )
+
+
+def ended_syncs() -> None:
+    """One that ended well for every user, as the scheduler's last round left it."""
+    execute(
+        """
+        INSERT INTO syncs (user_id, trigger, priority, "full", state, next_page, found, skipped, saved, failed,
+                           attempts, queued_at, finished_at)
+        SELECT id, 'SCHEDULE', 3, FALSE, 'FINISHED', 1, 0, 0, 0, 0, 0, now(), now() FROM users
+        """
     )
 
 
@@ -97,9 +113,9 @@ def links(user_id: int, count: int) -> None:
     )
 
 
-def pending(count: int, user_id: int) -> None:
-    """A sync of this user that waits for so many background killmails, older than any the simulator knows."""
-    sync_id = execute(
+def pending(count: int, user_id: int) -> int:
+    """A sync of this user that waits for so many background killmails, older than any the simulator knows; its id."""
+    sync_id: int = execute(
         """
         INSERT INTO syncs (user_id, trigger, priority, "full", state, next_page, found, skipped, saved, failed,
                            attempts, queued_at)
@@ -118,8 +134,11 @@ def pending(count: int, user_id: int) -> None:
         "INSERT INTO sync_items (sync_id, killmail_id) SELECT ?, n FROM generate_series(?, ?) n",
         (sync_id, FIRST_ID, FIRST_ID + count - 1),
     )
+    return sync_id
 
 
 def settle() -> None:
-    """As autovacuum would leave the tables, so that no run meets it at work."""
+    """As autovacuum would leave the tables, and all of it on the disk, so that no run meets either at work."""
     execute("VACUUM (ANALYZE)")
+    with suppress(peewee.ProgrammingError):  # for superusers: without, it comes when it comes
+        execute("CHECKPOINT")

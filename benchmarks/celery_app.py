@@ -1,7 +1,7 @@
 """The same work on Celery 5, as its documentation recommends it: only the orchestration is Celery's.
 
 Tasks are acknowledged late, so that a worker that stops hands back what it holds; results, which nobody reads, are
-ignored; the prefetch multiplier is the default, which the guide keeps for short tasks; messages go out as one group.
+ignored; how many a worker reserves is tried both ways (`b03_cpu.py`); messages go out as one group.
 There is no ledger: a killmail whose task fails or is lost is gone, and nobody knows when all are there.
 https://docs.celeryq.dev/en/stable/userguide/optimizing.html
 """

@@ -134,6 +134,14 @@ def add_killmails(system: Cluster, character_id: int, count: int) -> None:
         system.simulated.post(f"characters/{character_id}/killmails", wanted)
 
 
+def rate_at_the_door(system: Cluster, since: int, *routes: str) -> float:
+    """Requests of these routes a second after that log entry, from the first to the last: while there was work."""
+    arrivals: list[float] = sorted(
+        entry["at"] for entry in system.simulated.requests(since) if entry["route"] in routes
+    )
+    return (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
+
+
 def group_pids(leader: int) -> list[int]:
     """The processes of a process group that are alive."""
     return [pid for pid in _all_pids() if _stat(pid)[2:3] == [str(leader)]]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
+from contextlib import closing
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +27,43 @@ WATCH_SECONDS, PATIENCE_SECONDS = 3.0, 90.0
 #: Share of the processors below which nobody is at work.
 CALM = 0.03
 
+#: Of PostgreSQL's settings, those that decide how fast it writes.
+SETTINGS = ("fsync", "synchronous_commit", "shared_buffers", "max_wal_size")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorTime:
+    """Ticks of all processors together (proc_stat(5)): in all, without work, and given to other machines (steal)."""
+
+    ticks: int
+    idle_ticks: int
+    stolen_ticks: int
+
+    @classmethod
+    def now(cls) -> ProcessorTime:
+        """Since the machine started."""
+        first_line = Path("/proc/stat").read_text().partition("\n")[0]
+        user, nice, system, idle, iowait, irq, softirq, steal = map(int, first_line.split()[1:9])
+        return cls(user + nice + system + idle + iowait + irq + softirq + steal, idle + iowait, steal)
+
+    def since(self, earlier: ProcessorTime) -> ProcessorTime:
+        """What came to it between the two."""
+        return ProcessorTime(
+            max(1, self.ticks - earlier.ticks),
+            self.idle_ticks - earlier.idle_ticks,
+            self.stolen_ticks - earlier.stolen_ticks,
+        )
+
+    @property
+    def busy(self) -> float:
+        """Share (0 to 1) that somebody here used."""
+        return 1 - (self.idle_ticks + self.stolen_ticks) / self.ticks
+
+    @property
+    def stolen(self) -> float:
+        """Share (0 to 1) that others on the same host were given instead."""
+        return self.stolen_ticks / self.ticks
+
 
 def calm_down() -> float:
     """Wait until the machine is idle, PATIENCE_SECONDS at most; returns the share of its processors in use (0 to 1).
@@ -33,23 +72,11 @@ def calm_down() -> float:
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        busy = _busy_over(WATCH_SECONDS)
+        before = ProcessorTime.now()
+        time.sleep(WATCH_SECONDS)
+        busy = ProcessorTime.now().since(before).busy
         if busy <= CALM or time.monotonic() >= deadline:
             return busy
-
-
-def _busy_over(seconds: float) -> float:
-    all_before, idle_before = _processor_time()
-    time.sleep(seconds)
-    all_after, idle_after = _processor_time()
-    return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
-
-
-def _processor_time() -> tuple[int, int]:
-    """Ticks of all processors since the machine started, and those of them that were idle (proc_stat(5))."""
-    first_line = Path("/proc/stat").read_text().partition("\n")[0]
-    user, nice, system, idle, iowait, *others = map(int, first_line.split()[1:9])
-    return sum((user, nice, system, idle, iowait, *others)), idle + iowait
 
 
 def lines() -> list[str]:
@@ -57,7 +84,8 @@ def lines() -> list[str]:
     return [
         f"{os.cpu_count()} processors ({_field('/proc/cpuinfo', 'model name')}), {_memory_gib():.0f} GiB memory",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        f"PostgreSQL {_postgresql()}, RabbitMQ {_rabbitmq()}, with their default settings, on the same machine",
+        f"PostgreSQL {_postgresql()}",
+        f"RabbitMQ {_rabbitmq()}",
         ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     ]
 
@@ -72,16 +100,15 @@ def _memory_gib() -> float:
 
 
 def _postgresql() -> str:
-    connection = psycopg2.connect(postgres.SERVER)
-    try:
-        return str(connection.info.parameter_status("server_version")).split()[0]
-    finally:
-        connection.close()
+    with closing(psycopg2.connect(postgres.SERVER)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)", (list(SETTINGS),))
+        settings = ", ".join(f"{name} {value}" for name, value in cursor.fetchall())
+        version = str(connection.info.parameter_status("server_version")).split()[0]
+        return f"{version} at {connection.info.host} ({settings})"
 
 
 def _rabbitmq() -> str:
-    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.SERVER))
-    try:
-        return str(connection._impl.server_properties["version"])  # pika shows it nowhere else
-    finally:
-        connection.close()
+    parameters = pika.URLParameters(rabbitmq.SERVER)
+    with closing(pika.BlockingConnection(parameters)) as connection:
+        version = connection._impl.server_properties["version"]  # pika shows it nowhere else
+        return f"{version} at {parameters.host}"

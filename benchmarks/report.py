@@ -1,7 +1,8 @@
 """What a script found, in the two forms it is told in: one JSON line for programs, one line for people.
 
 The invariant: a figure's verdict follows from its value and its target alone, and whatever was measured on a machine
-that was not idle says so.
+that was not idle before, or not given its processors meanwhile, says so. What else ran meanwhile nobody can tell from
+what was measured.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from benchmarks.machine import calm_down
+from benchmarks.machine import ProcessorTime, calm_down
 
 #: Runs of which the median is taken.
 FULL_RUNS = 5
-#: Share of the machine's processors that others may use before the figures count as noisy.
-NOISE = 0.10
+#: Share of the processors that others may use before a script, and that other machines on the same host may take away
+#: while it runs, before its figures count as noisy.
+NOISE, STOLEN = 0.10, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,15 @@ def run(key: str, title: str, measure: Callable[[bool], Report]) -> None:
     parser = argparse.ArgumentParser(description=f"{key}: {title}")
     parser.add_argument("--quick", action="store_true", default=os.environ.get("QUICK") == "1")
     quick: bool = parser.parse_args().quick
-    busy = calm_down()
+    busy, before = calm_down(), ProcessorTime.now()
     report = measure(quick)
-    noisy = busy > NOISE
+    stolen = ProcessorTime.now().since(before).stolen
+    noisy = busy > NOISE or stolen > STOLEN
     print(
         json.dumps(
             {
-                "key": key, "title": title, "quick": quick, "noisy": noisy, "busy_before": round(busy, 2),
+                "key": key, "title": title, "quick": quick, "noisy": noisy, "busy_before": round(busy, 3),
+                "stolen": round(stolen, 3),
                 "figures": [figure.as_json() for figure in report.figures], "details": report.details,
             },
             ensure_ascii=False,

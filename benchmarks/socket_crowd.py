@@ -1,9 +1,9 @@
 """`python -m benchmarks.socket_crowd FILE WEB_URL COOKIES`: a crowd of browsers, all of them following their killmails.
 
 COOKIES is a JSON file with a cookie for each. Says READY when all have subscribed, then writes a line for every frame
-that arrives to FILE, `killmail_id seconds`, until it is ended. One thread reads all sockets: it has to be faster than
-the server, whose core it shares, and so it takes whatever has come in one call and looks into no frame further than
-the id.
+that arrives to FILE, `reader killmail_id seconds`, until it is ended. One thread reads all sockets: it has to be faster
+than the server, whose core it shares, and so it takes whatever has come in one call and looks into no frame further
+than the id.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _OPCODE, _TWO_BYTES, _EIGHT_BYTES = 0x0F, 126, 127
 class Watched:
     """A subscribed socket, read frame by frame."""
 
-    def __init__(self, live: LiveSocket) -> None:
+    def __init__(self, number: int, live: LiveSocket) -> None:
+        self.number = number
         self.live = live
         assert live.ws.sock is not None
         self._raw = live.ws.sock
@@ -66,11 +67,11 @@ def _end_of_frame(data: bytes) -> int | None:
 def main() -> None:
     output, web_url, cookies = Path(sys.argv[1]), sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
     ready = selectors.DefaultSelector()
-    for cookie in cookies:
+    for number, cookie in enumerate(cookies):
         live = LiveSocket(web_url, cookie)
         live.subscribe(NEW_KILLMAIL)
         live.settle()
-        ready.register(live, selectors.EVENT_READ, Watched(live))
+        ready.register(live, selectors.EVENT_READ, Watched(number, live))
     print("READY", flush=True)
     with output.open("w", buffering=1 << 16) as lines:
         while True:
@@ -78,7 +79,7 @@ def main() -> None:
                 for frame in key.data.frames():
                     found = _ID.search(frame)
                     if found:
-                        lines.write(f"{found[1].decode()} {time.time():.6f}\n")
+                        lines.write(f"{key.data.number} {found[1].decode()} {time.time():.6f}\n")
             lines.flush()
 
 

@@ -37,6 +37,17 @@ class LiveSocket:
         if self.receive()["type"] != "pong":
             raise RuntimeError("the server was telling something else")
 
+    def unread(self, seconds: float = 2.0) -> int:
+        """Frames of killmails that the server had sent until now, or until it closed; nothing is left to be read."""
+        self.ws.settimeout(seconds)
+        count = 0
+        try:
+            while self.receive()["type"] == "next":
+                count += 1
+        except (RuntimeError, OSError, websocket.WebSocketException):
+            pass  # closed, cut in the middle of a frame, or silent
+        return count
+
     def receive(self) -> dict[str, Any]:
         """The next message. Raises RuntimeError when the server closes instead."""
         opcode, data = self.ws.recv_data()

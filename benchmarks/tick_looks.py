@@ -28,7 +28,7 @@ def statements() -> None:
 def look(work: Callable[[], None], due: int) -> float:
     """Wall seconds of `work`, which has to open a sync for each of the `due` users."""
     broker.flush_all()
-    execute("DELETE FROM syncs")
+    execute("DELETE FROM syncs WHERE finished_at IS NULL")
     bulk.settle()
     began = time.perf_counter()
     work()
@@ -43,6 +43,7 @@ def main() -> None:
     users, due, runs = map(int, sys.argv[1:])
     database.connect(settings.current().database_url).connect()
     bulk.users(users, due)
+    bulk.ended_syncs()
     look(queue_due_users.fn, due)  # connections and plans
     found = {
         "tick": [look(queue_due_users.fn, due) for _ in range(runs)],

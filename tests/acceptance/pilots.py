@@ -30,8 +30,7 @@ class Simulated:
         return [entry for entry in entries if route is None or entry["route"] == route]
 
     def last_seq(self) -> int:
-        entries = self.requests()
-        return max((entry["seq"] for entry in entries), default=0)
+        return int(self.stats()["last_seq"])
 
     def stats(self, since: int = 0) -> dict[str, Any]:
         stats: dict[str, Any] = self._get(f"stats?since_seq={since}")

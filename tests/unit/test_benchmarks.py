@@ -10,7 +10,8 @@ from graphql import build_schema, parse, validate
 
 from benchmarks import __main__ as bench
 from benchmarks import asks, crowd_rows
-from benchmarks.b12_allowance import bursts, pairs
+from benchmarks.b11_growth import marginal
+from benchmarks.b12_allowance import bursts
 from benchmarks.probes import CALL, MESSAGE, STATEMENT, Probed, _count
 from benchmarks.report import Figure, median_of, number, percentile, worst_of
 
@@ -49,7 +50,14 @@ def test_a_burst_begins_after_a_gap() -> None:
     at = [0.0, 1.0, 2.0, 60.0, 61.0, 120.0]
 
     assert bursts(at) == [0, 3, 5]
-    assert pairs(bursts(at)) == [(0, 3), (3, 5)]
+
+
+def test_a_syncs_own_statements_do_not_hide_what_grows_with_its_size() -> None:
+    steady = {size: (500 + 14 * size) / size for size in (1_000, 10_000, 100_000)}
+    growing = {size: (500 + 14 * size + size * size / 10_000) / size for size in (1_000, 10_000, 100_000)}
+
+    assert marginal(steady) == pytest.approx(1.0)
+    assert marginal(growing) > 1.5
 
 
 def test_begin_and_commit_are_no_statements_and_everything_belongs_to_an_actor() -> None:
@@ -83,6 +91,12 @@ def test_a_script_that_failed_stands_in_the_results() -> None:
     failed = {"key": "B1", "title": "benchmarks.b01_first_sync", "figures": [], "failed": True, "noisy": False}
 
     assert bench.table_rows(failed) == ["| B1 | benchmarks.b01_first_sync | **failed** | | | |"]
+
+
+def test_a_script_that_was_not_run_stands_in_the_results() -> None:
+    assert bench.table_rows(bench.not_measured("B1", "benchmarks.b01_first_sync")) == [
+        "| B1 | benchmarks.b01_first_sync | **not measured** | | | |"
+    ]
 
 
 def test_every_claim_has_a_script() -> None:
