@@ -107,7 +107,7 @@ def not_measured(key: str, module: str) -> Answer:
 def run_line(answer: Answer) -> str:
     """When and on what a script was run, and what its figures rest on."""
     told = [f"{answer['minutes']} min", answer["date"], f"commit {answer['commit']}"]
-    if "busy_before" in answer:  # not where it failed
+    if "stolen" in answer:  # not where it failed
         told += [f"{answer['busy_before']:.1%} busy before", f"{answer['stolen']:.1%} of the processors taken away"]
     details = json.dumps(shortened(answer["details"]), ensure_ascii=False)
     return f"- **{answer['key']}** ({', '.join(told)}): `{details}`"
