@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import dramatiq
 import pytest
@@ -74,7 +75,7 @@ def test_it_looks_for_due_users_as_often_as_the_setting_says(simulated, start, c
     ticks: list[None] = []
     looked: list[int] = []
 
-    def tick() -> int:
+    def tick(_cooldown: timedelta) -> int:
         ticks.append(None)
         return 0
 

@@ -60,7 +60,7 @@ def test_a_sync_waits_for_its_allowance_and_goes_on(system: Cluster, pilot: Pilo
     assert response is not None
     assert re.search(r"allowance is used up, goes on at \d\d:\d\d EVE time</p>", response.text())
     expect(waiting).to_have_text(WAITING)
-    assert float(bar.get_attribute("value") or 0) >= stood
+    assert float(bar.get_attribute("value") or 0) >= stood - 0.001, "the server writes three digits"
     # When so much time has passed, then it goes on by itself, to the end
     pilot.marks_the_page()
     pilot.wait_for_sync()
