@@ -126,7 +126,7 @@ def test_the_buttons_answer_is_said_once(system: Cluster, pilot: Pilot, new_pilo
     pilot.page.clock.run_for(GATHER_MS)
     assert sorted(pilot.heard()) == ["Done: nothing new", "Sync queued."]
     # And what was said of a sync does not outlive it
-    assert pilot.page.locator("#message").inner_text() == ""
+    expect(pilot.page.locator("#message")).to_have_text("", timeout=PATIENCE_MS)
 
 
 def test_an_alert_is_not_told_again_by_a_page_that_catches_up(
