@@ -12,12 +12,13 @@ from ledger.listing import ClaimedSync
 from ledger.rules import UNSETTLED
 
 #: True for a sync (alias s) that waits for nothing. The sub-select stops at the first row that is still to come: a plan
-#: that first joined everything would make every stored killmail as dear as the whole sync. No join, and in the order of
-#: the index: where any row may be this sync's, PostgreSQL would read everybody's until it meets the first of them.
+#: that first joined everything would make every stored killmail as dear as the whole sync. No join, a range, and the
+#: primary key's order: believing that any row is this sync's, PostgreSQL would read everybody's, by the ledger or by
+#: killmail_id, until it meets the first of them.
 _COMPLETE = f"""
     s.state = 'FETCHING' AND (
         SELECT 1 FROM sync_items i
-        WHERE i.sync_id = s.id
+        WHERE i.sync_id BETWEEN s.id AND s.id
           AND (SELECT 1 FROM ledger l WHERE l.killmail_id = i.killmail_id AND {UNSETTLED}) IS NOT NULL
         ORDER BY i.sync_id, i.killmail_id LIMIT 1) IS NULL
 """
