@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
 import pytest
 from peewee import Database
 
@@ -16,6 +20,24 @@ def ledger_db(any_db: Database) -> Database:
     if not is_sqlite():
         execute("SET synchronous_commit TO off")
     return any_db
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], list[str]]:
+    """For a module of the ledger: the plans of the statements it runs from now on, as the engine tells them."""
+
+    def watch(module: ModuleType) -> list[str]:
+        seen: list[str] = []
+
+        def explain(sql: str, params: Sequence[Any] = ()) -> Any:
+            if "SELECT" in sql or "UPDATE" in sql:
+                seen.append(str(execute(f"EXPLAIN {'QUERY PLAN' if is_sqlite() else ''} {sql}", params).fetchall()))
+            return execute(sql, params)
+
+        monkeypatch.setattr(module, "execute", explain)
+        return seen
+
+    return watch
 
 
 @pytest.fixture

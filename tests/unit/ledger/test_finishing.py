@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
 import ledger
-from database import execute, is_sqlite, utcnow
+from database import execute, utcnow
 from ledger import Finished, Progress
 from models import SyncState, Trigger, User
 from tests.unit.ledger.world import (
@@ -237,18 +235,14 @@ def test_a_user_who_may_not_be_synced_any_more_stays_so_in_one_go(user):
     assert user_row(user).next_sync_at is None
 
 
-def test_whether_a_sync_is_complete_is_found_among_its_own_killmails(user, other, monkeypatch):
+def test_whether_a_sync_is_complete_is_found_among_its_own_killmails(user, other, plans):
     """Given statistics that know of one sync only, Then its killmails are not read through for another one's."""
     listed(other, range(1, 3001))
     execute("ANALYZE")
     sync_id = listed(user, [5001, 5002])
-    plans = []
-
-    def explain(sql: str, params: Sequence[Any] = ()) -> Any:
-        plans.append(str(execute(f"EXPLAIN {'QUERY PLAN' if is_sqlite() else ''} {sql}", params).fetchall()))
-        return execute(sql, params)
-
-    monkeypatch.setattr(ledger.finishing, "execute", explain)
+    seen = plans(ledger.finishing)
     assert ledger.ready_to_finish([sync_id]) == []
-    (plan,) = plans
+    (plan,) = seen
     assert not re.search(r"Seq Scan on (ledger|sync_items)|SCAN [il]\b", plan), plan
+    # By the primary key, which begins with the sync, and not in the order of another index
+    assert re.search(r"\(sync_id >= s\.id\) AND \(sync_id <= s\.id\)|\(sync_id>\? AND sync_id<\?\)", plan), plan
