@@ -38,7 +38,7 @@ from api.subscribing import open_subscription
 from api.subscriptions import Reader, Subscription
 from api.system import System
 from api.transport_http import MAX_BODY, read_request
-from api.wire import Wire
+from api.wire import OWN_THREAD, Wire
 from database import UNAVAILABLE_ERRORS, db
 from models import User
 
@@ -59,7 +59,7 @@ SLOW_CONSUMER = 4008
 INTERNAL_ERROR, TRY_AGAIN_LATER = 1011, 1013
 
 #: simple-websocket's. Seconds between pings: proxies cut idle connections after a minute or so.
-SERVER_OPTIONS = {"subprotocols": [PROTOCOL], "ping_interval": 25, "max_message_size": MAX_BODY}
+SERVER_OPTIONS = {"subprotocols": [PROTOCOL], "ping_interval": 25, "max_message_size": MAX_BODY} | OWN_THREAD
 
 blueprint = Blueprint("graphql_ws", __name__)
 sock = Sock()
@@ -144,6 +144,7 @@ class Connection:
             self._hub.leave(self)
             for running in self._running.values():
                 self._hub.unfollow(running.subscription)
+            self._wire.end()
 
     def _step(self) -> None:
         """Wait for something to do, and do it."""

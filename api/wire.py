@@ -1,31 +1,85 @@
 """A WebSocket as its one thread uses it: wait, read what has come, send whole messages.
 
-simple-websocket reads on a thread of its own and answers pings there. It sends without a lock and may send a part, so
-frames could be torn where two threads write; here every write is whole, and a client that takes none of it for
-SEND_SECONDS is given up. Another thread may send, too, what goes out without waiting (`send_at_once`).
+simple-websocket would read on a thread of its own, the second of each socket and a third of its memory; here it is
+given none (`OWN_THREAD`), and `wait` does that thread's work between two steps. It sends without a lock and may send a
+part, so frames could be torn where two threads write; here every write is whole, and a client that takes none of it
+for SEND_SECONDS is given up. Another thread may send, too, what goes out without waiting (`send_at_once`).
 """
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from simple_websocket import ConnectionClosed
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import TextMessage
+from wsproto.events import Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError
 
 #: Seconds a write may wait for a client that does not read.
 SEND_SECONDS = 10
-#: Seconds between looks at a connection where nothing happens.
-MAX_WAIT_SECONDS = 15.0
 #: Seconds a client has to answer our close frame.
 CLOSE_SECONDS = 1.0
-#: Messages of up to 64 KiB that a client may be ahead of us.
-MAX_UNREAD = 100
+#: Bytes read at once: what comes in faster than it is served stays with its sender.
+READ_BYTES = 4096
+
+
+class Bell:
+    """Wakes the thread that waits for a socket: an Event that can be waited for together with a file."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._heard_at, self._rung_at = os.pipe()
+        self._is_rung = self._is_closed = False
+
+    def fileno(self) -> int:
+        """There is something to read while it is rung."""
+        return self._heard_at
+
+    def set(self) -> None:
+        """For any thread, at any time."""
+        with self._lock:
+            if not self._is_rung and not self._is_closed:
+                self._is_rung = True
+                os.write(self._rung_at, b".")
+
+    def clear(self) -> None:
+        with self._lock:
+            if self._is_rung and not self._is_closed:
+                self._is_rung = False
+                os.read(self._heard_at, 1)
+
+    def close(self) -> None:
+        # Under the lock: the numbers are given to other files, into which nobody may ring.
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                os.close(self._heard_at)
+                os.close(self._rung_at)
+
+
+class _NoThread:
+    """In place of the thread that would read."""
+
+    name = ""
+
+    def __init__(self, target: Callable[[], None]) -> None:
+        """`target` is not run."""
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+
+#: What simple-websocket has to be given for `Wire`.
+OWN_THREAD = {"thread_class": _NoThread, "event_class": Bell}
 
 
 def frame(text: str) -> bytes:
@@ -70,6 +124,11 @@ class _WholeWrites:
             self._lock.release()
         return True
 
+    def close(self) -> None:
+        """Not while another thread sends: the number is given to other files."""
+        with self._lock:
+            self._raw.close()
+
     @property
     def unfinished(self) -> bool:
         """Whether a frame waits for the rest of it to be sent."""
@@ -79,23 +138,9 @@ class _WholeWrites:
         return getattr(self._raw, name)
 
 
-class _Inbox(list[str | bytes]):
-    """What has come and was not read yet. A client that is too far ahead is cut off by the thread that reads it."""
-
-    def __init__(self, ws: Any) -> None:
-        super().__init__(ws.input_buffer)
-        self._raw = ws.sock
-
-    def append(self, item: str | bytes) -> None:
-        if len(self) >= MAX_UNREAD:
-            with suppress(OSError):
-                self._raw.shutdown(socket.SHUT_RDWR)
-            raise ConnectionError("the client sends faster than it is served")
-        super().append(item)
-
-
 class Wire:
-    """`ws` is a simple_websocket.Server. `wake` and `send_at_once` are for any thread, everything else is for one."""
+    """`ws` is a simple_websocket.Server made with `OWN_THREAD`. `wake` and `send_at_once` are for any thread,
+    everything else is for one."""
 
     def __init__(self, ws: Any) -> None:
         self._ws = ws
@@ -106,7 +151,7 @@ class Wire:
             ws.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
         ws.ws = ws.ws.connection  # without what was there for the handshake, and would stay for hours
         ws.sock = _WholeWrites(ws.sock)
-        ws.input_buffer = _Inbox(ws)
+        self._ping_at = time.monotonic() + ws.ping_interval
 
     @property
     def subprotocol(self) -> str | None:
@@ -122,12 +167,15 @@ class Wire:
         self._ws.event.set()
 
     def wait(self, seconds: float | None) -> None:
-        """Until there is something to read, `wake` was called, or the time is over (None: no limit).
+        """Until something was read, `wake` was called, or the time is over (None: no limit). May return early.
 
-        May return early. simple-websocket does not always say when a connection has ended, hence the limit.
+        Raises OSError or ConnectionClosed when the client does not read, or has answered no ping.
         """
-        self._ws.event.wait(MAX_WAIT_SECONDS if seconds is None else min(seconds, MAX_WAIT_SECONDS))
-        self._ws.event.clear()
+        until_ping = self._ping_at - time.monotonic()
+        if until_ping <= 0:
+            self._ping()
+        elif self._poll(until_ping if seconds is None else min(seconds, until_ping)):
+            self._read()
 
     def received(self) -> Iterator[str | bytes]:
         """The messages that have come, in order."""
@@ -162,6 +210,47 @@ class Wire:
         self._closing = True
         with suppress(ConnectionClosed, OSError):
             self._ws.close(code, reason)
-        self._ws.thread.join(CLOSE_SECONDS)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while (left := deadline - time.monotonic()) > 0 and (not self._poll(left) or self._read()):
+            self._ws.input_buffer.clear()
+        self.end()
+
+    def end(self) -> None:
+        """Let go of what it holds. From now on nothing is read or sent."""
+        self._closing = True
+        self._ws.connected = False
         with suppress(OSError):
-            self._ws.sock.shutdown(socket.SHUT_RDWR)  # ends the reading thread, which would wait for the next ping
+            self._ws.sock.shutdown(socket.SHUT_RDWR)
+        self._ws.sock.close()
+        self._ws.event.close()
+
+    def _poll(self, seconds: float) -> bool:
+        """Wait for the client or the bell; whether there is something to read of the client's."""
+        poll = select.poll()
+        poll.register(self._ws.sock.fileno(), select.POLLIN)
+        poll.register(self._ws.event.fileno(), select.POLLIN)
+        ready = {number for number, _ in poll.poll(max(0.0, seconds) * 1000)}
+        self._ws.event.clear()
+        return self._ws.sock.fileno() in ready
+
+    def _read(self) -> bool:
+        """Take what has come, and answer pings and goodbyes; False once there will be no more."""
+        try:
+            data = self._ws.sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
+            if data:
+                self._ws.ws.receive_data(data)
+            self._ws.connected = bool(data) and self._ws._handle_events()
+        except BlockingIOError:  # nothing, after all
+            return True
+        except (OSError, LocalProtocolError):
+            self._ws.connected = False
+        return bool(self._ws.connected)
+
+    def _ping(self) -> None:
+        """Raises ConnectionClosed or OSError: see `wait`."""
+        if not self._ws.pong_received:
+            self._ws.close(CloseReason.POLICY_VIOLATION, "Ping/Pong timeout")
+            raise ConnectionClosed(CloseReason.POLICY_VIOLATION, "Ping/Pong timeout")
+        self._ws.pong_received = False
+        self._ws.sock.send(self._ws.ws.send(Ping()))
+        self._ping_at = time.monotonic() + self._ws.ping_interval

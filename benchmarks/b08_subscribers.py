@@ -17,7 +17,6 @@ from statistics import median
 from typing import Any
 
 from benchmarks import bulk, crowd_rows
-from benchmarks.asks import NEW_KILLMAIL
 from benchmarks.harness import (
     PROBE_DIRECTORY,
     Cluster,
@@ -60,6 +59,7 @@ def measure(quick: bool) -> Report:
     with system() as made:
         web = start_web(made)
         bulk.users(sockets, 0)
+        bulk.ended_syncs()
         users = [row[0] for row in execute("SELECT id FROM users ORDER BY id").fetchall()]
         storms = [FIRST_STORM + number * APART for number in range(2 * runs)]
         for first_id in storms:
@@ -108,8 +108,7 @@ def start_crowd(made: Cluster, cookies: list[str]) -> Process:
 def stick(made: Cluster, cookie: str) -> LiveSocket:
     """A client of the busiest user that subscribes and never reads again."""
     stuck = LiveSocket(made.web_url, cookie, sockopt=FAR_AWAY)
-    stuck.subscribe(NEW_KILLMAIL)
-    stuck.settle()
+    stuck.follow()
     return stuck
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.socket_crowd FILE WEB_URL COOKIES`: a crowd of browsers, all of them following their killmails.
+"""`python -m benchmarks.socket_crowd FILE WEB_URL COOKIES`: a crowd of browsers, each a dashboard that is open.
 
 COOKIES is a JSON file with a cookie for each. Says READY when all have subscribed, then writes a line for every frame
 that arrives to FILE, `reader killmail_id seconds`, until it is ended. One thread reads all sockets: it has to be faster
@@ -18,7 +18,6 @@ from pathlib import Path
 
 import websocket
 
-from benchmarks.asks import NEW_KILLMAIL
 from benchmarks.sockets import LiveSocket
 
 _ID = re.compile(rb'"id": "(\d+)", "killmailTime"')
@@ -69,8 +68,7 @@ def main() -> None:
     ready = selectors.DefaultSelector()
     for number, cookie in enumerate(cookies):
         live = LiveSocket(web_url, cookie)
-        live.subscribe(NEW_KILLMAIL)
-        live.settle()
+        live.follow()
         ready.register(live, selectors.EVENT_READ, Watched(number, live))
     print("READY", flush=True)
     with output.open("w", buffering=1 << 16) as lines:

@@ -7,6 +7,8 @@ from typing import Any
 
 import websocket
 
+from benchmarks.asks import NEW_KILLMAIL, SYNC_PROGRESS
+
 #: Seconds until a message that has to come counts as lost.
 PATIENCE = 60.0
 
@@ -30,6 +32,16 @@ class LiveSocket:
     def subscribe(self, query: str, operation_id: str = "1", **variables: Any) -> None:
         payload = {"query": query, "variables": variables}
         self._send({"id": operation_id, "type": "subscribe", "payload": payload})
+
+    def follow(self) -> None:
+        """Subscribe as a dashboard does that is open, to killmails and to the sync; return when both are in force.
+
+        For a pilot who has been synced before: of that sync the server tells at once.
+        """
+        self.subscribe(NEW_KILLMAIL)
+        self.subscribe(SYNC_PROGRESS, "2")
+        if self.receive()["id"] != "2":
+            raise RuntimeError("the server was telling something else")
 
     def settle(self) -> None:
         """Return when the server has done all that was sent before. Only while no subscription delivers."""

@@ -16,6 +16,7 @@ from peewee import Database, OperationalError
 
 import events
 from api import hub, killmails, subscriptions
+from api.subscriptions import Reader
 from api.wire import Wire
 from database import execute, utcnow
 from events import KillmailStored, NamesResolved, Resumed, SyncChanged, SyncFinished
@@ -450,6 +451,29 @@ class TestSyncProgress:
         client.subscribe(PROGRESS)
         assert client.next()["syncProgress"]["state"] == "WAITING"
         assert client.next()["syncProgress"]["state"] == "FETCHING"
+
+    def test_a_lost_event_is_made_up_for_soon_while_it_moves_and_later_once_it_has_ended(
+        self, viewer: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = 1_000.0
+        monkeypatch.setattr("api.subscriptions.time.monotonic", lambda: now)
+        followed = subscriptions.SyncProgress(Reader(viewer, wake=lambda: None, overflow=lambda: None), None)
+        # Given a sync that moves, of which nothing is told
+        make_sync(viewer.id, state="FETCHING")
+        assert [view.ended for view in followed.take()] == [False]
+        Sync.update(state="FINISHED", finished_at=utcnow()).execute()
+        now += 4.9
+        assert followed.take() == []
+        now += 0.2
+        assert [view.ended for view in followed.take()] == [True]
+        # and the next one
+        make_sync(viewer.id)
+        now += 59.8
+        assert followed.take() == []
+        assert followed.seconds_until_due() == pytest.approx(0.2)
+        now += 0.3
+        assert [view.ended for view in followed.take()] == [False]
+        assert followed.seconds_until_due() == 5.0
 
 
 class TestWorkerStatus:

@@ -1,0 +1,136 @@
+"""A socket's one thread: it reads, answers pings, asks whether anyone is there, and leaves nothing open behind it."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websocket
+from flask import Flask
+from websocket import ABNF
+
+from api import transport_ws
+from api.wire import Bell
+from models import User
+from tests.acceptance.processes import wait_until
+from tests.api.socket_client import PATIENCE, Client
+from tests.web_app import make_user
+
+Connect = Callable[..., Client]
+
+
+@pytest.fixture
+def viewer(app: Flask) -> User:
+    return make_user()
+
+
+@pytest.fixture
+def bell() -> Iterator[Bell]:
+    made = Bell()
+    yield made
+    made.close()
+
+
+def is_heard(bell: Bell) -> bool:
+    return bool(select.select([bell], [], [], 0)[0])
+
+
+def open_files() -> int:
+    """Pipes and sockets: the database's connections are kept in their pool."""
+    count = 0
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that this reads through
+            count += str(file.readlink()).startswith(("pipe:", "socket:"))
+    return count
+
+
+def test_a_bell_rings_until_it_is_heard_however_often_it_was_rung(bell: Bell) -> None:
+    assert not is_heard(bell)
+    for _ in range(100_000):  # more than a pipe holds
+        bell.set()
+    assert is_heard(bell)
+    bell.clear()
+    assert not is_heard(bell)
+    bell.clear()
+    bell.set()
+    assert is_heard(bell)
+
+
+def test_nobody_rings_into_a_file_that_was_given_the_number_of_a_closed_bell() -> None:
+    bell = Bell()
+    bell.close()
+    reading, writing = os.pipe()
+    try:
+        assert bell.fileno() in (reading, writing)  # else this proves nothing
+        bell.set()
+        bell.clear()
+        bell.close()
+        assert not select.select([reading], [], [], 0)[0]
+        os.write(writing, b"still open")
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_socket_has_one_thread(connect: Connect, viewer: User) -> None:
+    connect(viewer)
+    before = threading.active_count()
+    for _ in range(5):
+        connect(viewer)
+    assert threading.active_count() == before + 5
+
+
+def test_a_socket_leaves_no_files_open(connect: Connect, app: Flask, viewer: User) -> None:
+    connect(viewer).ws.close()
+    hub: Any = app.extensions[transport_ws.EXTENSION]
+    wait_until(lambda: not hub._all_sockets(), "the first has gone", PATIENCE)
+    before = open_files()
+    clients = [connect(viewer) for _ in range(5)]
+    assert open_files() >= before + 10
+    for client in clients:
+        client.ws.close()
+    wait_until(lambda: open_files() <= before, "all files are closed", PATIENCE)
+
+
+class TestPings:
+    @pytest.fixture(autouse=True)
+    def often(self, app: Flask) -> None:
+        app.config["SOCK_SERVER_OPTIONS"] = transport_ws.SERVER_OPTIONS | {"ping_interval": 0.2}
+
+    def test_who_answers_stays(self, connect: Connect, viewer: User) -> None:
+        client = connect(viewer)
+        pings = 0
+        while pings < 4:
+            opcode, frame = client.ws.recv_data_frame(control_frame=True)  # answers them
+            pings += opcode == ABNF.OPCODE_PING
+            assert opcode == ABNF.OPCODE_PING, frame
+        client.settle()
+
+    def test_who_answers_none_is_closed(self, connect: Connect, app: Flask, viewer: User) -> None:
+        client = connect(viewer)
+        frames = []
+        with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionError)):
+            while True:
+                frame = client.ws.recv_frame()  # type: ignore[no-untyped-call]
+                frames.append((frame.opcode, frame.data))
+        assert [opcode for opcode, _ in frames] == [ABNF.OPCODE_PING, ABNF.OPCODE_CLOSE]
+        assert b"Ping/Pong timeout" in frames[-1][1]
+        hub: Any = app.extensions[transport_ws.EXTENSION]
+        wait_until(lambda: not hub._all_sockets(), "it has gone", PATIENCE)
+
+    def test_a_client_that_says_much_is_pinged_as_well(self, connect: Connect, viewer: User) -> None:
+        client = connect(viewer)
+        until = time.monotonic() + 1
+        opcodes = set()
+        while time.monotonic() < until:
+            client.send({"type": "ping"})
+            opcode, _ = client.ws.recv_data_frame(control_frame=True)
+            opcodes.add(opcode)
+        assert opcodes == {ABNF.OPCODE_PING, ABNF.OPCODE_TEXT}
