@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -216,6 +217,21 @@ def test_sockets_cannot_take_the_threads_that_requests_need() -> None:
     assert (config["workers"], config["worker_class"], config["bind"]) == (1, "gthread", "[::1]:8001")
     assert config["threads"] >= MAX_SOCKETS + 100
     assert config["worker_connections"] > config["threads"]
+
+
+def test_every_socket_may_open_its_files() -> None:
+    source = """if True:
+        import json, resource, runpy
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        config = runpy.run_path("web/gunicorn.py")
+        config["on_starting"](None)
+        print(json.dumps([hard, config["worker_connections"], *resource.getrlimit(resource.RLIMIT_NOFILE)]))
+    """
+    before, connections, soft, hard = json.loads(run([sys.executable, "-c", source]).stdout)
+
+    assert soft == (4 * connections if before == resource.RLIM_INFINITY else min(4 * connections, before))
+    assert hard == before
 
 
 def test_a_wrong_setting_ends_the_web_with_one_line() -> None:
