@@ -1,11 +1,17 @@
-"""B5: what an incremental sync costs that finds nothing new, with a live access token and with an expired one."""
+"""B5: what an incremental sync costs that finds nothing new, with a live access token and with an expired one.
+
+Messages are those that make an actor run. Beside them go events, hints for whoever looks on: without confirms, kept by
+nobody, and without a target.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+import events
 from benchmarks.harness import OPEN_BUCKETS, Cluster, address_of, browser, send, start_web, system, wait_until
 from benchmarks.probes import Probed, Probes
 from benchmarks.report import Figure, Report, run
@@ -27,15 +33,18 @@ def measure(quick: bool) -> Report:
             browser(made, address_of(number)).log_in(character_id)
         made.wait_for_syncs()
         probes = Probes(made)
-        sync_all(made, probes, EXPIRED)  # so that clients and keys are there
-        live = sync_all(made, probes)
-        expired = sync_all(made, probes, EXPIRED)
+        told = told_events(made)
+        sync_all(made, probes, told, EXPIRED)  # so that clients and keys are there
+        live = sync_all(made, probes, told)
+        expired = sync_all(made, probes, told, EXPIRED)
+        events.close()
     return Report(
         [
             Figure("ESI requests", live.esi_requests / pilots, 1),
             Figure("tokens", live.tokens / pilots, 1),
             Figure("statements", live.probed.statements_of(*OF_A_SYNC) / pilots, 8),
             Figure("messages", live.probed.messages_to(*OF_A_SYNC) / pilots, 2),
+            Figure("events", live.events / pilots),
             Figure("SSO calls, expired token", expired.sso_calls / pilots, 1),
             Figure(
                 "statements more, expired token",
@@ -59,8 +68,9 @@ def measure(quick: bool) -> Report:
 class Round:
     """One sync of everybody: what ESI and SSO saw, and what was written down meanwhile."""
 
-    def __init__(self, probed: Probed, entries: list[dict[str, Any]]) -> None:
+    def __init__(self, probed: Probed, events: int, entries: list[dict[str, Any]]) -> None:
         self.probed = probed
+        self.events = events
         self.door = Counter(entry["route"] for entry in entries)
         self.esi_requests = sum(count for route, count in self.door.items() if route in ESI_ROUTES)
         self.sso_calls = sum(count for route, count in self.door.items() if route in SSO_ROUTES)
@@ -68,9 +78,19 @@ class Round:
         self.statuses = [entry["status"] for entry in entries if entry["route"] == "recent"]
 
 
-def sync_all(made: Cluster, probes: Probes, changes: str = "") -> Round:
+def told_events(made: Cluster) -> list[events.Notice]:
+    """A list to which all that is told from now on is added."""
+    told: list[events.Notice] = []
+    events.configure(made.processes.environment["RABBITMQ_URL"])
+    events.subscribe(told.append)
+    wait_until(lambda: told, "this process listens")
+    return told
+
+
+def sync_all(made: Cluster, probes: Probes, told: list[events.Notice], changes: str = "") -> Round:
     """Make every user due, with `changes` to their rows, and wait until each has been synced once more."""
     probes.since_last()
+    told.clear()
     seen = made.simulated.last_seq()
     before = made.scalar("SELECT COUNT(*) FROM syncs WHERE state = 'FINISHED'")
     users = made.scalar("SELECT COUNT(*) FROM users")
@@ -81,7 +101,8 @@ def sync_all(made: Cluster, probes: Probes, changes: str = "") -> Round:
         lambda: made.scalar("SELECT COUNT(*) FROM syncs WHERE state = 'FINISHED'") == before + users,
         "everybody is synced",
     )
-    return Round(probes.since_last(), made.simulated.requests(seen))
+    time.sleep(1.0)  # events come by themselves
+    return Round(probes.since_last(), len(told), made.simulated.requests(seen))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 One pilot's first sync, ceiling lifted, from a thousand killmails to a hundred thousand. A sync's own statements (to
 open and end it) are the larger a share the fewer killmails it has, and would hide growth: so what each killmail more
 costs between the two larger sizes is set against the same between the two smaller ones as well.
-Workers write every statement down (`probed.py`), the same at each size: processor time includes that.
+Workers write every statement down (`probed.py`), the same at each size: processor time includes that. A page holds
+1,000 killmails, and SYNC_MAX_PAGES is raised beyond its default, which would end the largest list at its fiftieth.
 """
 
 from __future__ import annotations

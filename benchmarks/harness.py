@@ -147,6 +147,11 @@ def group_pids(leader: int) -> list[int]:
     return [pid for pid in _all_pids() if _stat(pid)[2:3] == [str(leader)]]
 
 
+def children_of(parent: int) -> list[int]:
+    """The processes that this one has started and that are alive."""
+    return [pid for pid in _all_pids() if _stat(pid)[1:2] == [str(parent)]]
+
+
 def cpu_seconds(process: Process) -> float:
     """Processor time, user and system, that a process and its children in its group have used until now."""
     stats = [_stat(pid) for pid in group_pids(process.child.pid)]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pika
 import psycopg2
+from pika.exceptions import AMQPError
 
 from tests import postgres, rabbitmq
 
@@ -29,6 +30,10 @@ CALM = 0.03
 
 #: Of PostgreSQL's settings, those that decide how fast it writes.
 SETTINGS = ("fsync", "synchronous_commit", "shared_buffers", "max_wal_size")
+
+
+class ServerAwayError(Exception):
+    """PostgreSQL or RabbitMQ cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ def calm_down() -> float:
 
 
 def lines() -> list[str]:
-    """A line each, for a list."""
+    """A line each, for a list. Raises ServerAwayError."""
     return [
         f"{os.cpu_count()} processors ({_field('/proc/cpuinfo', 'model name')}), {_memory_gib():.0f} GiB memory",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
@@ -100,7 +105,12 @@ def _memory_gib() -> float:
 
 
 def _postgresql() -> str:
-    with closing(psycopg2.connect(postgres.SERVER)) as connection, connection.cursor() as cursor:
+    try:
+        connecting = psycopg2.connect(postgres.SERVER)
+    except psycopg2.OperationalError as error:
+        reason = str(error).partition("\n")[0]
+        raise ServerAwayError(f"no PostgreSQL ({reason}); set TEST_DATABASE_URL") from error
+    with closing(connecting) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)", (list(SETTINGS),))
         settings = ", ".join(f"{name} {value}" for name, value in cursor.fetchall())
         version = str(connection.info.parameter_status("server_version")).split()[0]
@@ -109,6 +119,11 @@ def _postgresql() -> str:
 
 def _rabbitmq() -> str:
     parameters = pika.URLParameters(rabbitmq.SERVER)
-    with closing(pika.BlockingConnection(parameters)) as connection:
+    try:
+        connecting = pika.BlockingConnection(parameters)
+    except AMQPError as error:
+        where = f"{parameters.host}:{parameters.port}"
+        raise ServerAwayError(f"no RabbitMQ at {where} ({type(error).__name__}); set TEST_RABBITMQ_URL") from error
+    with closing(connecting) as connection:
         version = connection._impl.server_properties["version"]  # pika shows it nowhere else
         return f"{version} at {parameters.host}"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,11 +14,12 @@ import pytest
 from graphql import build_schema, parse, validate
 
 from benchmarks import __main__ as bench
-from benchmarks import asks, crowd_rows
+from benchmarks import asks, crowd_rows, machine
 from benchmarks.b11_growth import marginal
 from benchmarks.b12_allowance import bursts
 from benchmarks.probes import CALL, MESSAGE, STATEMENT, Probed, _count
 from benchmarks.report import Figure, median_of, number, percentile, worst_of
+from tests.acceptance.processes import wait_until
 
 
 @pytest.mark.parametrize(
@@ -103,11 +109,93 @@ def test_every_claim_has_a_script() -> None:
     assert list(bench.scripts()) == [f"B{number}" for number in range(1, 13)]
 
 
-@pytest.mark.parametrize("ask", [asks.PAGE, asks.NEW_KILLMAIL], ids=["page", "new_killmail"])
-def test_what_the_benchmarks_ask_for_is_what_the_dashboard_asks_for(ask: str) -> None:
-    """Given the rows of the dashboard's script, Then they stand in the ask, and the schema knows them all."""
+@pytest.mark.parametrize(
+    ("ask", "last_field"),
+    [
+        (asks.PAGE, "faction { id name }"),
+        (asks.NEW_KILLMAIL, "faction { id name }"),
+        (asks.SYNC_PROGRESS, "finishedAt"),
+    ],
+    ids=["page", "new_killmail", "sync_progress"],
+)
+def test_what_the_benchmarks_ask_for_is_what_the_dashboard_asks_for(ask: str, last_field: str) -> None:
+    """Given the texts of the dashboard's scripts, Then they are whole, and the schema knows all their fields."""
     schema = build_schema(Path("schema.graphql").read_text(encoding="utf-8"))
 
     assert validate(schema, parse(ask)) == []
-    assert "securityStatus" in ask
-    assert "faction { id name }" in ask
+    assert last_field in ask
+
+
+def measured_on(*lines: str) -> bench.Answer:
+    return {"machine": list(lines)}
+
+
+def test_the_machine_is_told_once_where_there_is_one() -> None:
+    answers = {"B1": measured_on("2 processors", "Linux"), "B2": measured_on("2 processors", "Linux")}
+
+    assert bench.machine_lines(answers) == ["- 2 processors", "- Linux"]
+
+
+def test_what_was_measured_elsewhere_is_told_apart() -> None:
+    answers = {"B1": measured_on("new"), "B2": measured_on("old"), "B3": measured_on("new")}
+
+    assert bench.machine_lines(answers) == ["- B1, B3:", "  - new", "- B2:", "  - old"]
+
+
+def test_a_failure_does_not_take_the_place_of_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"B1": {"key": "B1", "date": "2026-11-01", "figures": [], "title": "a", "noisy": False}}
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    monkeypatch.setattr(machine, "lines", lambda: ["here"])
+    monkeypatch.setattr(bench, "run_script", lambda key, module, quick: {"key": key, "failed": True})
+
+    assert bench.run_all(["B1"], tmp_path, quick=True) == 1
+    assert json.loads((tmp_path / "results.json").read_text()) == found
+
+
+INTERRUPTED = """
+import signal, sys
+from benchmarks import __main__ as bench
+signal.signal(signal.SIGINT, signal.default_int_handler)
+bench.output_of([sys.executable, "-c", sys.argv[1], *sys.argv[2:]])
+"""
+CLEANS_UP = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    pathlib.Path(sys.argv[1]).touch()
+    time.sleep(60)
+finally:
+    time.sleep(1.0)
+    pathlib.Path(sys.argv[2]).touch()
+"""
+
+
+def test_an_interrupted_script_is_told_once_and_waited_for(tmp_path: Path) -> None:
+    """Given a script that takes a while to clean up, When Ctrl-C is pressed, Then it has before anything ends."""
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+    command = [sys.executable, "-c", INTERRUPTED, CLEANS_UP, str(begun), str(cleaned)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, text=True)
+    wait_until(begun.exists, "it runs", 20)
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=20)
+
+    assert cleaned.exists()
+    assert said.startswith("interrupted")
+
+
+@pytest.mark.parametrize(
+    ("server", "name"),
+    [("postgres.SERVER", "TEST_DATABASE_URL"), ("rabbitmq.SERVER", "TEST_RABBITMQ_URL")],
+    ids=["postgresql", "rabbitmq"],
+)
+def test_a_server_that_is_away_is_told_before_anything_is_run(
+    server: str, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scheme = "postgresql://127.0.0.1:1/none" if "postgres" in server else "amqp://127.0.0.1:1/%2F"
+    monkeypatch.setattr(f"tests.{server}", scheme)
+    if "rabbitmq" in server:
+        monkeypatch.setattr(machine, "_postgresql", lambda: "here")
+
+    with pytest.raises(machine.ServerAwayError, match=name):
+        bench.run_all(["B1"], tmp_path / "never", quick=True)
+    assert not (tmp_path / "never").exists()
