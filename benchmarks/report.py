@@ -103,7 +103,10 @@ def run(key: str, title: str, measure: Callable[[bool], Report]) -> None:
     parser.add_argument("--quick", action="store_true", default=os.environ.get("QUICK") == "1")
     quick: bool = parser.parse_args().quick
     busy, before = calm_down(), ProcessorTime.now()
-    report = measure(quick)
+    try:
+        report = measure(quick)
+    except KeyboardInterrupt:  # what was started has been ended
+        sys.exit(130)
     stolen = ProcessorTime.now().since(before).stolen
     noisy = busy > NOISE or stolen > STOLEN
     print(
