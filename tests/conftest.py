@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,10 @@ from tests.web_app import FakeBackend
 
 # A developer's own settings stay out of the tests: the actors read theirs when they are imported.
 os.environ.update(dict.fromkeys(settings_module.NAMES, ""))
+
+# What a shell runs in the background ignores Ctrl-C, and so would every process that a test starts, and is to stop by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: 439 real killmails beside the repository, and no part of it.
 REAL_KILLMAILS = settings_module.ROOT.parent / "shared" / "esi" / "killmails"
