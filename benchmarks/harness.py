@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,18 @@ def cpu_seconds(process: Process) -> float:
     return sum(int(stat[11]) + int(stat[12]) for stat in stats if stat) / _TICKS
 
 
+def cpu_seconds_by(kinds: Mapping[str, str]) -> dict[str, float]:
+    """Processor time that the processes of this machine have used until now, by kind: the first text of `kinds` that
+    stands in a command line says which."""
+    spent = dict.fromkeys(kinds.values(), 0.0)
+    for pid in _all_pids():
+        stat, command = _stat(pid), _command(pid)
+        kind = next((kind for text, kind in kinds.items() if text in command), None)
+        if stat and kind is not None:
+            spent[kind] += (int(stat[11]) + int(stat[12])) / _TICKS
+    return spent
+
+
 def memory_bytes(pid: int) -> int:
     """The memory a process has to itself and its part of what it shares (PSS)."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -176,6 +188,13 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 __all__ = ["Cluster", "Process", "wait_until"]
