@@ -34,7 +34,7 @@ from tests.web_app import FakeBackend
 # A developer's own settings stay out of the tests: the actors read theirs when they are imported.
 os.environ.update(dict.fromkeys(settings_module.NAMES, ""))
 
-# What a shell runs in the background ignores Ctrl-C, and so would every process that a test starts, and is to stop by it.
+# What a shell runs in the background ignores Ctrl-C, and so would every process that a test starts and stops by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
