@@ -34,6 +34,7 @@ import web.filters
 import web.health
 import web.killmails
 import web.metrics
+import web.open_files
 import web.pages
 import web.security
 import web.status
@@ -131,6 +132,7 @@ def main() -> int:
         settings = settings_module.current()
         settings.require_eve_application()
         _prepare(settings)
+        web.open_files.allow()
         app = create_app(settings)
         server = _bind(settings.host, settings.port, app)
         stop_system = _start_system(settings)

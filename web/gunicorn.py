@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import settings  # isort: skip - first: it tells a Python that is too old for the rest
 import logging
-import resource
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 import events
 import logs
 from api.transport_ws import EXTENSION
+from web import open_files
 
 try:
     _settings = settings.current()
@@ -34,9 +34,6 @@ workers = 1
 threads = 1_100
 #: Connections taken, with and without a thread: above `threads`, so that nobody is refused for keeping one alive.
 worker_connections = 1_500
-#: Files the process may have open: three for each socket, and room for the database's connections. A usual limit is
-#: 1,024, and a process may raise its own as far as the system's hard one.
-FILES = 4 * worker_connections
 #: Seconds a kept-alive connection may be idle.
 keepalive = 5
 #: Seconds for requests in flight after SIGTERM. Sockets need none of it: `hub.close_all` says goodbye to them.
@@ -58,10 +55,7 @@ def on_starting(_server: Any) -> None:
     logger = logging.getLogger("gunicorn.error")
     logger.handlers.clear()
     logger.propagate = True
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    open_files.allow()  # its workers inherit it
 
 
 def post_worker_init(worker: Any) -> None:

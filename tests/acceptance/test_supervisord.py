@@ -27,6 +27,7 @@ from api.hub import MAX_SOCKETS
 from tests.acceptance.cluster import Cluster
 from tests.acceptance.conftest import services
 from tests.acceptance.processes import BIN, ROOT, Process, clean_environment, wait_until
+from web.open_files import FILES
 
 SIMULATOR = ("--pilots", "3", "--killmails-count", "90", "--cache-seconds", "0", "--limit", "char-killmail=300/1m")
 
@@ -220,18 +221,31 @@ def test_sockets_cannot_take_the_threads_that_requests_need() -> None:
 
 
 def test_every_socket_may_open_its_files() -> None:
-    source = """if True:
-        import json, resource, runpy
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        config = runpy.run_path("web/gunicorn.py")
-        config["on_starting"](None)
-        print(json.dumps([hard, config["worker_connections"], *resource.getrlimit(resource.RLIMIT_NOFILE)]))
-    """
-    before, connections, soft, hard = json.loads(run([sys.executable, "-c", source]).stdout)
+    soft, hard, said = limits_of_the_web(256, None)
 
-    assert soft == (4 * connections if before == resource.RLIM_INFINITY else min(4 * connections, before))
-    assert hard == before
+    assert soft == (FILES if hard == resource.RLIM_INFINITY else min(FILES, hard))
+    assert (said == "") is (soft == FILES)
+
+
+def test_a_hard_limit_that_is_too_low_is_said() -> None:
+    soft, hard, said = limits_of_the_web(256, 3_000)
+
+    assert (soft, hard) == (3_000, 3_000)
+    assert "only 3000 files may be open, which will do for some 333 live pages" in said
+
+
+def limits_of_the_web(soft: int, hard: int | None) -> tuple[int, int, str]:
+    """What the web makes of its limits (soft, hard) when it is started, and what it says."""
+    source = f"""if True:
+        import json, resource, runpy
+        hard = {hard} or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, hard))
+        runpy.run_path("web/gunicorn.py")["on_starting"](None)
+        print(json.dumps(resource.getrlimit(resource.RLIMIT_NOFILE)))
+    """
+    ended = run([sys.executable, "-c", source])
+    soft, hard = json.loads(ended.stdout)
+    return soft, hard, ended.stderr
 
 
 def test_a_wrong_setting_ends_the_web_with_one_line() -> None:
