@@ -186,7 +186,8 @@ class Hub:
             self._overrun = False
             self._resume()
         seen_by = self._seen_by(stored)
-        views = list(syncs.load(changed).values()) if changed else []
+        # The newest last: it is the one that whoever follows any is to see in the end.
+        views = sorted(syncs.load(changed).values(), key=lambda view: view.id) if changed else []
         ended = {notice.user_id for notice in notices if isinstance(notice, SessionsEnded)}
         self._check_sessions({user_id for user_id, _ in seen_by} | {view.user_id for view in views} | ended)
         self._tell_killmails(seen_by)

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -36,8 +37,9 @@ WHOLE_CHUNK = 10
 OVERLAP = timedelta(seconds=30)
 #: How many sent killmails are remembered, at least, before those that cannot come again are forgotten.
 REMEMBERED = 64
-#: Seconds after which a sync that is followed is read again without an event: waiting ends by itself. After its end
-#: only a lost event is made up for, and a thousand open dashboards would ask two hundred times a second.
+#: Seconds after which a sync that is followed is read again without an event: waiting ends by itself, and what failed
+#: is tried again. For one that ended well only a lost event is made up for, and a thousand open dashboards would ask
+#: two hundred times a second.
 SYNC_REREAD_SECONDS, ENDED_REREAD_SECONDS = 5.0, 60.0
 #: Ids one subscription may ask about, and seconds after which it looks again without an event.
 MAX_UNKNOWN = 1_000
@@ -198,7 +200,7 @@ class SyncProgress(Subscription):
         """Raises BadUserInput, the same for others' syncs and for none."""
         super().__init__(reader)
         self._sync_id = sync_id
-        self._latest: syncs.SyncView | None = None
+        self._told: deque[syncs.SyncView] = deque(maxlen=1)  # by another thread
         self._shown: syncs.SyncView | None = None
         self._read_at = -math.inf
         if sync_id is not None and syncs.one_of(self.viewer, sync_id) is None:
@@ -207,7 +209,7 @@ class SyncProgress(Subscription):
     def tell(self, sync: syncs.SyncView) -> None:
         """Called by the hub for a sync of the viewer's. Only the newest state counts."""
         if self._sync_id in (None, sync.id):
-            self._latest = sync
+            self._told.append(sync)
             self._wake()
 
     def resume(self) -> None:
@@ -215,7 +217,7 @@ class SyncProgress(Subscription):
         self._wake()
 
     def take(self) -> list[syncs.SyncView]:
-        latest, self._latest = self._latest, None
+        latest = self._told.pop() if self._told else None
         if self.seconds_until_due() <= 0.0:
             self._read_at = time.monotonic()
             latest = self._read()
@@ -226,7 +228,7 @@ class SyncProgress(Subscription):
         return [latest]
 
     def seconds_until_due(self) -> float:
-        moves = self._shown is not None and not self._shown.ended
+        moves = self._shown is not None and (not self._shown.ended or bool(self._shown.failures))
         due_at = self._read_at + (SYNC_REREAD_SECONDS if moves else ENDED_REREAD_SECONDS)
         return max(0.0, due_at - time.monotonic())
 

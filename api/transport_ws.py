@@ -22,6 +22,7 @@ from flask_sock import Sock
 from graphql import OperationType
 from limits import parse
 from simple_websocket import ConnectionClosed
+from wsproto.utilities import RemoteProtocolError
 
 from api import system
 from api.callers import GRAPHQL_LIMIT, is_own_origin, limiter, user_or_address
@@ -72,6 +73,18 @@ def refuse_foreign_origins() -> None:
         abort(403)
     # Compressing each message for each socket costs memory (100 KB a socket) that short messages do not pay back.
     request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+
+
+@blueprint.before_request
+def look_who_asks() -> None:
+    """Before anything is opened for a socket: where the database is away, the answer is an ordinary 503."""
+    current_user()
+
+
+@blueprint.errorhandler(RemoteProtocolError)
+def refuse_what_is_no_handshake(_error: RemoteProtocolError) -> tuple[str, int]:
+    """wsproto's, for a header that is missing or another version: the client's mistake, and no line in the log."""
+    return "This is no WebSocket handshake of version 13.\n", 400
 
 
 @sock.route("/graphql", bp=blueprint)  # type: ignore[untyped-decorator]

@@ -37,8 +37,9 @@ class Bell:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._is_rung, self._is_closed = False, True
         self._heard_at, self._rung_at = os.pipe()
-        self._is_rung = self._is_closed = False
+        self._is_closed = False
 
     def fileno(self) -> int:
         """There is something to read while it is rung."""
@@ -64,6 +65,10 @@ class Bell:
                 self._is_closed = True
                 os.close(self._heard_at)
                 os.close(self._rung_at)
+
+    def __del__(self) -> None:
+        # A handshake that fails leaves no Wire behind to `end`.
+        self.close()
 
 
 class _NoThread:
@@ -94,9 +99,12 @@ class _WholeWrites:
         self._raw = raw
         self._lock = threading.Lock()
         self._rest = b""  # of a frame of which only the beginning went out at once
+        self._is_ended = False
 
     def send(self, data: bytes) -> int:
         with self._lock:
+            if self._is_ended:
+                raise BrokenPipeError("the connection has ended")
             try:
                 self._raw.sendall(self._rest + data)
                 self._rest = b""
@@ -115,7 +123,7 @@ class _WholeWrites:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            if self._rest:
+            if self._rest or self._is_ended:
                 return False
             self._rest = data[self._raw.send(data, socket.MSG_DONTWAIT) :]
         except OSError:  # no room; or the end, which the socket's own thread finds out
@@ -124,10 +132,11 @@ class _WholeWrites:
             self._lock.release()
         return True
 
-    def close(self) -> None:
-        """Not while another thread sends: the number is given to other files."""
-        with self._lock:
-            self._raw.close()
+    def end(self) -> None:
+        """From now on nothing is sent. The file is closed by the web server, which has more to do with it."""
+        with self._lock, suppress(OSError):
+            self._is_ended = True
+            self._raw.shutdown(socket.SHUT_RDWR)
 
     @property
     def unfinished(self) -> bool:
@@ -171,11 +180,11 @@ class Wire:
 
         Raises OSError or ConnectionClosed when the client does not read, or has answered no ping.
         """
-        until_ping = self._ping_at - time.monotonic()
-        if until_ping <= 0:
+        until_ping = max(0.0, self._ping_at - time.monotonic())
+        if not until_ping and (self._ws.pong_received or not self._poll(0.0)):
             self._ping()
         elif self._poll(until_ping if seconds is None else min(seconds, until_ping)):
-            self._read()
+            self._read()  # perhaps the pong, which a long step has kept waiting
 
     def received(self) -> Iterator[str | bytes]:
         """The messages that have come, in order."""
@@ -208,7 +217,7 @@ class Wire:
     def close(self, code: int, reason: str) -> None:
         """Say goodbye, and wait a moment for the client's: a connection cut at once may lose the reason."""
         self._closing = True
-        with suppress(ConnectionClosed, OSError):
+        with suppress(ConnectionClosed, OSError, LocalProtocolError):
             self._ws.close(code, reason)
         deadline = time.monotonic() + CLOSE_SECONDS
         while (left := deadline - time.monotonic()) > 0 and (not self._poll(left) or self._read()):
@@ -219,9 +228,7 @@ class Wire:
         """Let go of what it holds. From now on nothing is read or sent."""
         self._closing = True
         self._ws.connected = False
-        with suppress(OSError):
-            self._ws.sock.shutdown(socket.SHUT_RDWR)
-        self._ws.sock.close()
+        self._ws.sock.end()
         self._ws.event.close()
 
     def _poll(self, seconds: float) -> bool:
@@ -237,12 +244,15 @@ class Wire:
         """Take what has come, and answer pings and goodbyes; False once there will be no more."""
         try:
             data = self._ws.sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:  # nothing, after all
+            return True
+        except OSError:
+            data = b""
+        try:
             if data:
                 self._ws.ws.receive_data(data)
             self._ws.connected = bool(data) and self._ws._handle_events()
-        except BlockingIOError:  # nothing, after all
-            return True
-        except (OSError, LocalProtocolError):
+        except (OSError, LocalProtocolError):  # what it had to be answered could not be sent
             self._ws.connected = False
         return bool(self._ws.connected)
 

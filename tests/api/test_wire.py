@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 import websocket
 from flask import Flask
+from peewee import OperationalError
 from websocket import ABNF
 
 from api import transport_ws
-from api.wire import Bell
+from api.wire import Bell, Wire
 from models import User
 from tests.acceptance.processes import wait_until
 from tests.api.socket_client import PATIENCE, Client
@@ -36,6 +38,19 @@ def bell() -> Iterator[Bell]:
     made = Bell()
     yield made
     made.close()
+
+
+HALF_A_HANDSHAKE = b"""GET /graphql HTTP/1.1\r
+Host: localhost\r
+Connection: Upgrade\r
+Upgrade: websocket\r
+Sec-WebSocket-Version: 13\r
+\r
+"""
+
+
+def away() -> None:
+    raise OperationalError("the database is away")
 
 
 def is_heard(bell: Bell) -> bool:
@@ -99,6 +114,32 @@ def test_a_socket_leaves_no_files_open(connect: Connect, app: Flask, viewer: Use
     wait_until(lambda: open_files() <= before, "all files are closed", PATIENCE)
 
 
+def test_a_handshake_that_fails_leaves_no_files_open(server_port: int) -> None:
+    """Given no Sec-WebSocket-Key, Then what had been opened for the socket is closed again, and the client is told."""
+
+    def ask() -> bytes:
+        with socket.create_connection(("127.0.0.1", server_port), timeout=PATIENCE) as asking:
+            asking.sendall(HALF_A_HANDSHAKE)
+            return asking.recv(4096)
+
+    ask()
+    before = open_files()
+    assert {ask().partition(b"\r\n")[0] for _ in range(20)} == {b"HTTP/1.1 400 BAD REQUEST"}
+    wait_until(lambda: open_files() <= before + 2, "all files are closed", PATIENCE)
+
+
+def test_where_the_database_is_away_no_socket_is_opened(
+    connect: Connect, app: Flask, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(viewer).ws.close()
+    monkeypatch.setattr(transport_ws, "current_user", away)
+    before = open_files()
+    for _ in range(20):
+        with pytest.raises(websocket.WebSocketBadStatusException, match="503"):
+            connect(viewer)
+    wait_until(lambda: open_files() <= before + 2, "all files are closed", PATIENCE)
+
+
 class TestPings:
     @pytest.fixture(autouse=True)
     def often(self, app: Flask) -> None:
@@ -124,6 +165,15 @@ class TestPings:
         assert b"Ping/Pong timeout" in frames[-1][1]
         hub: Any = app.extensions[transport_ws.EXTENSION]
         wait_until(lambda: not hub._all_sockets(), "it has gone", PATIENCE)
+
+    def test_a_pong_that_a_long_step_has_kept_waiting_counts(
+        self, connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Wire, "finish", lambda wire: time.sleep(0.5))
+        client = connect(viewer)
+        for _ in range(4):
+            opcode, frame = client.ws.recv_data_frame(control_frame=True)  # answers it
+            assert opcode == ABNF.OPCODE_PING, frame
 
     def test_a_client_that_says_much_is_pinged_as_well(self, connect: Connect, viewer: User) -> None:
         client = connect(viewer)
