@@ -1,6 +1,6 @@
 """A WebSocket as its one thread uses it: wait, read what has come, send whole messages.
 
-simple-websocket would read on a thread of its own, the second of each socket and a third of its memory; here it is
+simple-websocket would read on a thread of its own, the second of each socket and a quarter of its memory; here it is
 given none (`OWN_THREAD`), and `wait` does that thread's work between two steps. It sends without a lock and may send a
 part, so frames could be torn where two threads write; here every write is whole, and a client that takes none of it
 for SEND_SECONDS is given up. Another thread may send, too, what goes out without waiting (`send_at_once`).

@@ -66,7 +66,10 @@ def output_of(command: list[str]) -> tuple[int, str]:
     except KeyboardInterrupt:
         print("interrupted; ending what it started …", file=sys.stderr, flush=True)
         script.send_signal(signal.SIGINT)
-        script.communicate(timeout=CLEAN_UP_SECONDS)
+        try:
+            script.communicate(timeout=CLEAN_UP_SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"it is still at it, as process {script.pid}", file=sys.stderr)
         raise
     return script.returncode, output
 

@@ -1,9 +1,9 @@
 """B8: a thousand live subscribers on one web process, with and without one among them that has stopped reading.
 
 Each is a dashboard that is open: subscribed to the pilot's killmails and to the sync, over one socket. Two of them get
-fifty killmails a second each, and twice a second something is stored that concerns everybody. Time
-from a killmail's commit to its frame at the client, which is a process of its own on the same cores. The one that has
-stopped reading holds its thread of the server for ten seconds, until it is given up: half a storm.
+fifty killmails a second each, and twice a second something is stored that concerns everybody. Time from a killmail's
+commit to its frame at the client, which is a process of its own on the same cores. The one that has stopped reading
+holds its thread of the server for ten seconds, until it is given up: half a storm.
 """
 
 from __future__ import annotations
