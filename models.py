@@ -330,6 +330,18 @@ class Gate(Table):
         table_name = "gates"
 
 
+class FailingOwner(Table):
+    """A user or character whose request failed at a gate since anyone last succeeded there."""
+
+    gate: Any = CharField(max_length=32)
+    owner: Any = BigIntegerField()
+    failed_at: Any = DoubleField()  # seconds since the epoch
+
+    class Meta:
+        table_name = "failing_owners"
+        primary_key = CompositeKey("gate", "owner")
+
+
 class Name(Table):
     """What an id is called. A row without a name is wanted, from `retry_at` on: ESI may not know it yet."""
 
@@ -399,6 +411,7 @@ TABLES: tuple[type[Table], ...] = (
     RateSlot,
     RateBucket,
     Gate,
+    FailingOwner,
     Name,
     SolarSystem,
     Price,
