@@ -89,10 +89,14 @@ class Subscription(ABC):
 
 
 class NewKillmails(Subscription):
-    """The viewer's killmails as they are stored, each once. With `after`, first what came since that one."""
+    """The viewer's killmails as they are stored, each once. With `after`, first what came since that one; without,
+    nothing that was in the viewer's lists before the subscription began."""
 
     def __init__(self, reader: Reader, after: int | None, named_fields: frozenset[str]) -> None:
-        """`after`: a killmail of the viewer's, or 0 for all. Raises BadUserInput, the same for others' and for none."""
+        """`after`: a killmail of the viewer's, or 0 for all. Raises BadUserInput, the same for others' and for none.
+
+        Reads the database.
+        """
         super().__init__(reader)
         self.named_fields = named_fields
         self._lock = threading.Lock()
@@ -101,11 +105,16 @@ class NewKillmails(Subscription):
         self._sent: dict[int, datetime] = {}
         self._most_sent = REMEMBERED
         self._position = utcnow()
-        self._missed = after is not None
+        # True from the start: the hub does not know this subscription yet, and what it tells until then is missed.
+        self._missed = True
         self._catching_up = False
         self._in_hand = True  # the socket's thread may have something that it has not sent yet
         self._stopped = False
-        if after is not None:
+        if after is None:
+            # A replay starts OVERLAP early and would find these. They are remembered by id, and not left out by their
+            # time: what another transaction commits late carries a time from before.
+            self._sent.update(killmails.reached_since(self.viewer, self._position - OVERLAP))
+        else:
             self._position = self._reached_at(after)
             self._sent[after] = self._position
 

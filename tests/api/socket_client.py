@@ -63,9 +63,13 @@ class Client:
         return message["payload"]["data"]
 
     def settle(self) -> None:
-        """Return when the server has done all that was sent before."""
-        self.send({"type": "ping", "payload": {"settle": 1}})
-        assert self.receive() == {"type": "pong", "payload": {"settle": 1}}
+        """Return when the server has done all that was sent before.
+
+        The first pong may come before a subscription's first look at the database, the second one comes after it.
+        """
+        for _ in range(2):
+            self.send({"type": "ping", "payload": {"settle": 1}})
+            assert self.receive() == {"type": "pong", "payload": {"settle": 1}}
 
     def close_code(self) -> int:
         """The code of the close frame that has to come."""

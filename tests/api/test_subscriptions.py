@@ -161,6 +161,33 @@ class TestNewKillmail:
         assert next_ids(client, 1) == [2]
         assert client.quiet()
 
+    def test_what_was_stored_before_the_subscription_began_does_not_come(self, connect: Connect, viewer: User) -> None:
+        # Given a killmail that was stored a moment ago, whose event may still be on its way
+        make_killmail(1, viewer)
+        client = watching(connect, viewer)
+        # When the connection to the broker is established, and the late event comes
+        events._process.subscribers.tell(Resumed())
+        events.publish(KillmailStored(1))
+        events.publish(SyncChanged(make_sync(viewer.id).id))
+        store(2, viewer)
+        # Then only what was stored since comes
+        assert next_ids(client, 1) == [2]
+        assert client.quiet()
+
+    def test_what_was_committed_late_comes_although_it_was_begun_before(self, connect: Connect, viewer: User) -> None:
+        client = watching(connect, viewer)
+        begun = utcnow() - timedelta(seconds=10)
+        make_killmail(1, viewer, linked_at=begun, created_at=begun)
+        events._process.subscribers.tell(Resumed())
+        assert next_ids(client, 1) == [1]
+
+    def test_what_is_stored_before_the_hub_knows_the_subscription_comes(self, viewer: User) -> None:
+        reader = subscriptions.Reader(viewer, lambda: None, lambda: None)
+        make_killmail(1, viewer)
+        subscription = subscriptions.NewKillmails(reader, None, frozenset())
+        make_killmail(2, viewer)
+        assert [killmail.id for killmail in subscription.take()] == [2]
+
     def test_a_failing_database_delays_and_loses_nothing(
         self, connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
