@@ -2,7 +2,7 @@
 
 The invariants: one character is one user; a character that was sold starts clean, and nothing its former owner saw or
 was signed in to survives; a user is due for a sync (`next_sync_at`) only while eligible. Keeping access tokens fresh is
-left to `tokens.py`, deleting killmails to `ledger.unlink`, the browser's session to `web/auth.py`.
+left to `tokens/`, deleting killmails to `ledger.unlink`, the browser's session to `web/auth.py`.
 """
 
 from __future__ import annotations

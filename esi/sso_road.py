@@ -3,7 +3,7 @@
 An SSO that hangs holds a thread for as long as a timeout lasts; if everybody found that out for themselves, no thread
 would be left for what needs no SSO. The invariants: after a failure nobody asks until the pause is over; then one asks,
 for all; its failure makes the pause longer, its success opens the road. A login's code is exchanged whatever this says:
-it cannot wait. What counts as a failure, and what the pilot is told, is left to `tokens.py`.
+it cannot wait. What counts as a failure, and what the pilot is told, is left to `tokens/`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from esi.errors import SsoConfiguration, SsoError, SsoUnavailable
 from models import Killmail, User, UserKillmail
 from settings import KILLMAIL_SCOPE
 from tests.unit.fake_sso import SECRET, FakeSso, InterruptedCipher, expire, log_in, pilot
-from tokens import REFUSED, NeedsLogin, TokenCipher, access_token
+from tokens import NeedsLogin, TokenCipher, access_token
+from tokens.errors import REFUSED
 
 NEW_YEAR = datetime(2027, 1, 1)
 

@@ -1,4 +1,4 @@
-"""tokens.py, one caller at a time: what is handed out, what is stored, and what each answer of the SSO leads to."""
+"""tokens/, one caller at a time: what is handed out, what is stored, and what each answer of the SSO leads to."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from settings import KILLMAIL_SCOPE
 from tests.unit.esi.limiting import time_passes
 from tests.unit.fake_sso import SECRET, expire, log_in, pilot
 from tokens import NeedsLogin, TokenCipher, TokenUnavailable, UndecryptableToken, access_token
+from tokens.errors import NO_REFRESH_TOKEN, NO_SCOPE, OWNER_CHANGED, REFUSED
+from tokens.refresh import AFTER_THE_OTHERS
 
 #: Columns that a failed refresh must leave as they were.
 WHAT_A_LOGIN_STORED = [
@@ -132,7 +134,7 @@ def test_an_sso_that_cannot_answer_disables_nobody(any_db, sso, cipher, failure:
     sso.failure = failure
     with pytest.raises(TokenUnavailable) as raised:
         access_token(user.id, sso, cipher)
-    assert raised.value.retry_after == retry_after + tokens.AFTER_THE_OTHERS
+    assert raised.value.retry_after == retry_after + AFTER_THE_OTHERS
     assert stored(user) == before
     # And when it is back, the first call after the pause is served: the lease was given back
     sso.failure = None
@@ -160,10 +162,10 @@ def test_a_refused_refresh_token_needs_a_login_and_is_not_tried_again(any_db, ss
     for _ in range(2):
         with pytest.raises(NeedsLogin) as raised:
             access_token(user.id, sso, cipher)
-        assert raised.value.reason == tokens.REFUSED
+        assert raised.value.reason == REFUSED
     assert len(sso.calls) == 1
     after = User.get_by_id(user.id)
-    assert after.needs_login_reason == tokens.REFUSED
+    assert after.needs_login_reason == REFUSED
     assert after.next_sync_at is None
     assert after.refresh_claimed_until is None
 
@@ -174,7 +176,7 @@ def test_a_sold_character_is_signed_out_and_its_tokens_deleted(any_db, sso, ciph
     sso.sell(cipher.decrypt(user.refresh_token), "owner-two")
     with pytest.raises(NeedsLogin) as raised:
         access_token(user.id, sso, cipher)
-    assert raised.value.reason == tokens.OWNER_CHANGED
+    assert raised.value.reason == OWNER_CHANGED
     after = User.get_by_id(user.id)
     assert (after.access_token, after.refresh_token, after.expires_at, after.next_sync_at) == (None,) * 4
     assert after.session_epoch != user.session_epoch
@@ -210,7 +212,7 @@ def test_a_scope_lost_at_refresh_stops_syncing(any_db, sso, cipher):
     sso.answer_as(refresh_token, pilot(scopes="publicData"))
     with pytest.raises(NeedsLogin) as raised:
         access_token(user.id, sso, cipher)
-    assert raised.value.reason == tokens.NO_SCOPE
+    assert raised.value.reason == NO_SCOPE
     after = User.get_by_id(user.id)
     assert (after.scopes, after.next_sync_at, after.needs_login_reason) == ("publicData", None, None)
     assert accounts.token_state(after) is accounts.TokenState.MISSING_SCOPE
@@ -219,9 +221,9 @@ def test_a_scope_lost_at_refresh_stops_syncing(any_db, sso, cipher):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"refresh_token": None}, tokens.NO_REFRESH_TOKEN),
-        ({"scopes": "publicData"}, tokens.NO_SCOPE),
-        ({"scopes": f"{KILLMAIL_SCOPE}.other"}, tokens.NO_SCOPE),
+        ({"refresh_token": None}, NO_REFRESH_TOKEN),
+        ({"scopes": "publicData"}, NO_SCOPE),
+        ({"scopes": f"{KILLMAIL_SCOPE}.other"}, NO_SCOPE),
         ({"needs_login_reason": "because"}, "because"),
     ],
 )

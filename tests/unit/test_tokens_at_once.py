@@ -1,4 +1,4 @@
-"""tokens.py, several callers at a time: one refresh, and the newest login wins whoever is late."""
+"""tokens/, several callers at a time: one refresh, and the newest login wins whoever is late."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from database import db, utcnow
 from esi.errors import SsoUnavailable
 from models import User
 from tests.unit.fake_sso import InterruptedCipher, expire, log_in, pilot
-from tokens import LEASE, NOT_LINKED, REFUSED, NeedsLogin, TokenUnavailable, access_token
+from tokens import NeedsLogin, TokenUnavailable, access_token
+from tokens.access import LEASE
+from tokens.errors import NOT_LINKED, REFUSED
 
 #: Seconds any wait in here may take before the test fails.
 LIMIT = 20.0

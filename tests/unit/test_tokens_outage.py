@@ -1,4 +1,4 @@
-"""tokens.py while the SSO is away or our setup is wrong: one finds out for all, and everybody hears why."""
+"""tokens/ while the SSO is away or our setup is wrong: one finds out for all, and everybody hears why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from esi.sso_road import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PROBE_SECON
 from models import User
 from tests.unit.esi.limiting import time_passes
 from tests.unit.fake_sso import expire, log_in, pilot
-from tokens import ASKS_TO_WAIT, FAULT_PAUSE, NO_ANSWER, OUR_FAULT, TokenUnavailable, access_token
+from tokens import TokenUnavailable, access_token
+from tokens.errors import ASKS_TO_WAIT, NO_ANSWER, OUR_FAULT
+from tokens.refresh import FAULT_PAUSE
 
 DOWN = SsoUnavailable("token refresh: no answer within the read timeout")
 WRONG_SECRET = SsoConfiguration("token refresh: the SSO answered invalid_client; check EVE_CLIENT_ID")

@@ -1,0 +1,31 @@
+"""Access tokens for ESI; refresh tokens encrypted at rest.
+
+The invariants: of all callers that need a user's token at once, one calls the SSO; what comes back never overwrites
+something newer; only the SSO's own refusal, or a sold character, makes a user log in again; and no text, log or column
+holds a token in clear. The SSO is never called inside a transaction.
+
+Who may be synced, and what a login stores, is left to `accounts.py`; refresh tokens:
+https://developers.eveonline.com/docs/services/sso/.
+"""
+
+from tokens.access import access_token, forget_access_token
+from tokens.cipher import TokenCipher
+from tokens.errors import NeedsLogin, TokenError, TokenUnavailable, UndecryptableToken
+from tokens.refresh import scope_is_missing
+from tokens.rows import expiry, first_token_version, has_scope, login_needed, new_session_epoch
+
+__all__ = [
+    "NeedsLogin",
+    "TokenCipher",
+    "TokenError",
+    "TokenUnavailable",
+    "UndecryptableToken",
+    "access_token",
+    "expiry",
+    "first_token_version",
+    "forget_access_token",
+    "has_scope",
+    "login_needed",
+    "new_session_epoch",
+    "scope_is_missing",
+]
