@@ -61,19 +61,21 @@ class SessionsEnded:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Not published: told to a subscriber when events may have been missed, so that it reads the database again."""
+    """Events may have been missed: read the database again. Never passed to `publish`: the bus that drops an event, or
+    connects again, tells its subscribers, in other processes too."""
 
 
 Event = KillmailStored | SyncChanged | SyncFinished | NamesResolved | SessionsEnded
 Notice = Event | Resumed
 Callback = Callable[[Notice], None]
 
-_KINDS: dict[str, tuple[Callable[..., Event], str | None]] = {
+_KINDS: dict[str, tuple[Callable[..., Notice], str | None]] = {
     "KillmailStored": (KillmailStored, "killmail_id"),
     "SyncChanged": (SyncChanged, "sync_id"),
     "SyncFinished": (SyncFinished, "sync_id"),
     "NamesResolved": (NamesResolved, None),
     "SessionsEnded": (SessionsEnded, "user_id"),
+    "Resumed": (Resumed, None),
 }
 
 
@@ -81,15 +83,15 @@ class MalformedEventError(ValueError):
     """Bytes that are not one of our events."""
 
 
-def encode(event: Event) -> bytes:
+def encode(notice: Notice) -> bytes:
     """`{"type": "KillmailStored", "id": 123}`."""
-    body: dict[str, Any] = {"type": type(event).__name__}
-    for value in asdict(event).values():
+    body: dict[str, Any] = {"type": type(notice).__name__}
+    for value in asdict(notice).values():
         body["id"] = value
     return json.dumps(body).encode()
 
 
-def decode(body: bytes) -> Event:
+def decode(body: bytes) -> Notice:
     """The inverse of `encode`. Raises MalformedEventError; whoever reaches the broker may have sent anything."""
     try:
         data = json.loads(body)

@@ -3,6 +3,9 @@
 The exchange is transient and of type fan-out, every listening process has an exclusive queue that dies with it, and
 messages are neither persistent nor confirmed: an event that is lost is made up for by reading the database. A broker
 that is away costs dropped events and one warning, never a blocked or failing caller.
+
+The invariant: each dropped event is followed by `Resumed`. A publisher that dropped events, or lost a connection on
+which some may have been under way, sends it; a consumer tells it after each connect, and after its queue overflowed.
 """
 
 from __future__ import annotations
@@ -18,7 +21,17 @@ from typing import Any
 import pika
 from pika.exceptions import AMQPError
 
-from events import CLOSE_SECONDS, MAX_WAITING, Event, MalformedEventError, Resumed, Subscribers, decode, encode
+from events import (
+    CLOSE_SECONDS,
+    MAX_WAITING,
+    Event,
+    MalformedEventError,
+    Notice,
+    Resumed,
+    Subscribers,
+    decode,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +43,9 @@ HEARTBEAT = 30
 CONNECT_TIMEOUT = 5
 #: Seconds between looks at the connection while nothing happens; well under the heartbeat.
 IDLE_SECONDS = 0.5
+
+#: Seconds between two `Resumed` about dropped events, while more are dropped: each makes every subscriber read.
+GAP_SECONDS = 1.0
 
 #: pika reports a lost connection as its own errors, and a failing socket also as OSError.
 _LOST = (AMQPError, OSError)
@@ -122,6 +138,8 @@ class _Publisher:
     def __init__(self, url: str) -> None:
         self._queue: queue.Queue[Event | None] = queue.Queue(MAX_WAITING)
         self._link = _Link(url, "publishing", lambda channel: None)
+        self._dropped = False  # set by any thread, cleared by the publisher's own
+        self._next_resumed = 0.0
         self._thread = threading.Thread(target=self._run, name="events-publisher", daemon=True)
         self._thread.start()
 
@@ -130,6 +148,7 @@ class _Publisher:
             self._queue.put_nowait(event)
         except queue.Full:
             log.debug("the broker is slow: dropped %s", event)
+            self._dropped = True
 
     def stop(self) -> None:
         """End after what waits. A queue that is full is left to the end of the process."""
@@ -145,37 +164,54 @@ class _Publisher:
                 event = self._queue.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 self._stay_alive()
-                continue
-            if event is None:
-                break
-            self._send(event)
+            else:
+                if event is None:
+                    break
+                self._send(event)
+            if self._dropped and time.monotonic() >= self._next_resumed:
+                self._send_resumed()
+        if self._dropped and self._link.channel is not None:
+            self._send_resumed()
         self._link.close()
 
-    def _send(self, event: Event) -> None:
+    def _send_resumed(self) -> None:
+        """Have the subscribers read again. What is dropped from now on is told with the next one."""
+        self._next_resumed = time.monotonic() + GAP_SECONDS
+        self._dropped = False
+        self._send(Resumed())
+
+    def _send(self, notice: Notice) -> None:
         # The connection may have died long before this event came: it is worth a second try at once.
         for _ in range(2):
             if not self._link.open():
-                return  # dropped
+                break
             try:
-                self._link.channel.basic_publish(EXCHANGE, "", encode(event))
+                self._link.channel.basic_publish(EXCHANGE, "", encode(notice))
                 return
             except _LOST as error:
-                self._link.lost(error)
+                self._lost(error)
                 self._link.retry_now()
+        self._dropped = True
 
     def _stay_alive(self) -> None:
         try:
             if self._link.connection is not None:
                 self._link.connection.process_data_events(0)
         except _LOST as error:
-            self._link.lost(error)
+            self._lost(error)
+
+    def _lost(self, error: BaseException) -> None:
+        """The connection is gone, and what was written to it last may not have arrived."""
+        self._link.lost(error)
+        self._dropped = True
 
 
 class _Consumer:
     def __init__(self, url: str, subscribers: Subscribers) -> None:
         self._subscribers = subscribers
         self._closing = threading.Event()
-        self._queue_name = ""
+        self._queue_name = self._overflow_name = ""
+        self._next_look = 0.0
         self._link = _Link(url, "receiving", self._declare)
         self._thread = threading.Thread(target=self._run, name="events-consumer", daemon=True)
         self._thread.start()
@@ -188,7 +224,15 @@ class _Consumer:
             self._thread.join(CLOSE_SECONDS)
 
     def _declare(self, channel: Any) -> None:
-        arguments = {"x-max-length": MAX_WAITING}
+        # A full queue drops its oldest message, and without a word. RabbitMQ puts what is dropped into this second
+        # queue of one message: one that is there says that something was dropped.
+        overflow = channel.queue_declare("", exclusive=True, arguments={"x-max-length": 1})
+        self._overflow_name = overflow.method.queue
+        arguments = {
+            "x-max-length": MAX_WAITING,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": self._overflow_name,
+        }
         declared = channel.queue_declare("", exclusive=True, auto_delete=True, arguments=arguments)
         self._queue_name = declared.method.queue
         channel.queue_bind(self._queue_name, EXCHANGE)
@@ -210,11 +254,22 @@ class _Consumer:
         for _, _, body in self._link.channel.consume(self._queue_name, auto_ack=True, inactivity_timeout=IDLE_SECONDS):
             if self._closing.is_set():
                 return
-            if body is None:
-                continue
-            try:
-                event = decode(body)
-            except MalformedEventError as error:
-                log.warning("dropped an event: %s", error)
-                continue
-            self._subscribers.tell(event)
+            if body is not None:
+                self._receive(body)
+            if time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + GAP_SECONDS
+                self._look_for_overflow()
+
+    def _receive(self, body: bytes) -> None:
+        try:
+            notice = decode(body)
+        except MalformedEventError as error:
+            log.warning("dropped an event: %s", error)
+            return
+        self._subscribers.tell(notice)
+
+    def _look_for_overflow(self) -> None:
+        dropped, _, _ = self._link.channel.basic_get(self._overflow_name, auto_ack=True)
+        if dropped is not None:
+            log.warning("events come faster than they are handled; some were dropped; subscribers read again")
+            self._subscribers.tell(Resumed())

@@ -38,6 +38,7 @@ ALL: list[events.Event] = [
     NamesResolved(),
     SessionsEnded(3),
 ]
+WIRED: list[Notice] = [*ALL, Resumed()]
 
 
 class Inbox:
@@ -51,6 +52,12 @@ class Inbox:
 
     def next(self) -> Notice:
         return self._queue.get(timeout=PATIENCE)
+
+    def next_event(self) -> Notice:
+        """The next that is not `Resumed`: the publisher and the subscriber each say so after a lost connection."""
+        while (notice := self.next()) == Resumed():
+            pass
+        return notice
 
     def empty(self) -> bool:
         return self._queue.empty()
@@ -71,8 +78,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class TestWireForm:
-    @pytest.mark.parametrize("event", ALL)
-    def test_round_trip(self, event: events.Event) -> None:
+    @pytest.mark.parametrize("event", WIRED)
+    def test_round_trip(self, event: Notice) -> None:
         assert events.decode(events.encode(event)) == event
 
     def test_it_is_what_the_page_says(self) -> None:
@@ -87,7 +94,7 @@ class TestWireForm:
             b"5",
             b"null",
             b"{}",
-            b'{"type": "Resumed"}',
+            b'{"type": "Restarted"}',
             b'{"type": ["KillmailStored"], "id": 1}',
             b'{"type": "KillmailStored"}',
             b'{"type": "KillmailStored", "id": "1"}',
@@ -266,7 +273,72 @@ class TestOverRabbitmq:
         # Then the subscriber is told to read again, and events come as before
         assert inbox.next() == Resumed()
         events.publish(KillmailStored(2))
-        assert inbox.next() == KillmailStored(2)
+        assert inbox.next_event() == KillmailStored(2)
+
+    def test_a_publisher_that_lost_its_connection_says_that_events_may_be_missing(self, bus: str) -> None:
+        inbox = self.listening()
+        events.publish(KillmailStored(1))
+        assert inbox.next() == KillmailStored(1)
+        # When only its connection is cut: the subscriber's own stays, and notices nothing
+        publisher(events._process.bus)._link.connection._impl._transport._sock.shutdown(2)
+        # Then the subscriber is told to read again
+        assert inbox.next() == Resumed()
+
+    def test_a_publisher_whose_queue_was_full_says_that_events_are_missing(
+        self, bus: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(events_rabbitmq, "MAX_WAITING", 5)
+        inbox = self.listening()
+        events.publish(KillmailStored(1))
+        assert inbox.next() == KillmailStored(1)
+        # Given a broker that takes nothing for the moment
+        link = publisher(events._process.bus)._link
+        entered, release, is_open = threading.Event(), threading.Event(), link.open
+
+        def wait_and_open() -> bool:
+            entered.set()
+            return release.wait(PATIENCE) and is_open()
+
+        monkeypatch.setattr(link, "open", wait_and_open)
+        events.publish(KillmailStored(2))
+        assert entered.wait(PATIENCE)
+        # When more is published than is held back
+        for number in range(3, 100):
+            events.publish(KillmailStored(number))
+        release.set()
+        # Then subscribers get what was held back, and are told that there was more
+        received = [inbox.next() for _ in range(7)]
+        assert [each for each in received if each != Resumed()] == [KillmailStored(number) for number in range(2, 8)]
+        assert received.count(Resumed()) == 1
+
+    def test_a_subscriber_whose_queue_overflowed_is_told(
+        self, bus: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # Given a process that takes nothing: its subscriber is stuck on the first event
+        monkeypatch.setattr(events_rabbitmq, "MAX_WAITING", 5)
+        inbox = self.listening()
+        entered, release = threading.Event(), threading.Event()
+
+        def stuck(notice: Notice) -> None:
+            entered.set()
+            release.wait(PATIENCE)
+
+        events.subscribe(stuck)
+        events.publish(KillmailStored(1))
+        assert entered.wait(PATIENCE)
+        # When more comes than RabbitMQ keeps for it: what fits into the connection on the way does not count
+        connection = pika.BlockingConnection(pika.URLParameters(bus))
+        channel = connection.channel()
+        for _ in range(300):
+            channel.basic_publish(events_rabbitmq.EXCHANGE, "", b"x" * 100_000)
+        channel.basic_publish(events_rabbitmq.EXCHANGE, "", events.encode(KillmailStored(2)))
+        connection.close()
+        release.set()
+        # Then it gets the newest, and is told to read again
+        received = [inbox.next() for _ in range(3)]
+        assert KillmailStored(2) in received
+        assert Resumed() in received
+        assert "were dropped" in caplog.text
 
     def test_many_threads_may_publish(self, bus: str) -> None:
         inbox = self.listening()
@@ -287,6 +359,10 @@ class TestOverRabbitmq:
         events.close()
         assert [inbox.next() for _ in range(200)] == [KillmailStored(number) for number in range(1, 201)]
         listener.close()
+
+
+def publisher(bus: Any) -> Any:
+    return bus._publisher
 
 
 def cut(bus: Any) -> None:
