@@ -57,6 +57,8 @@ MAX_ID_LENGTH = 128
 
 BAD_REQUEST, UNAUTHORIZED, BAD_PROTOCOL, INIT_TIMEOUT, ID_TAKEN, TOO_MANY_INITS = 4400, 4401, 4406, 4408, 4409, 4429
 SLOW_CONSUMER = 4008
+#: A defect of ours, and a condition that passes. Clients connect again after the second only: the usual one, graphql-ws,
+#: takes the first for fatal (https://github.com/enisdenjo/graphql-ws/issues/126).
 INTERNAL_ERROR, TRY_AGAIN_LATER = 1011, 1013
 
 #: simple-websocket's. Seconds between pings: proxies cut idle connections after a minute or so.
@@ -148,8 +150,8 @@ class Connection:
         except (ConnectionClosed, OSError):
             log.debug("a socket went away")
         except UNAVAILABLE_ERRORS as error:
-            log.error("the database cannot be used: %s", error)
-            self._wire.close(INTERNAL_ERROR, "The database does not answer")
+            log.error("the database cannot be used: %s; a socket is closed, and its client may come back", error)
+            self._wire.close(TRY_AGAIN_LATER, "The database does not answer")
         except Exception:
             log.exception("a socket failed")
             self._wire.close(INTERNAL_ERROR, "Internal error")

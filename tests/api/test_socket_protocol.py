@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import websocket
 from flask import Flask
+from peewee import OperationalError
 
-from api import hub, transport_ws
+from api import hub, killmails, transport_ws
 from api.hub import Hub
 from models import User
 from tests.api.socket_client import Client
@@ -193,6 +194,29 @@ def test_a_stopping_server_says_goodbye(connect: Connect, app: Flask) -> None:
     stopping: Hub = app.extensions[transport_ws.EXTENSION]
     stopping.close_all()
     assert client.close_code() == 1001
+
+
+def test_a_database_that_is_away_asks_to_come_back_later(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """graphql-ws, the usual client, takes 1011 for fatal and never connects again."""
+    client = connect(make_user())
+
+    def fail(*_: Any) -> Any:
+        raise OperationalError("terminating connection due to administrator command")
+
+    monkeypatch.setattr(killmails, "reached_since", fail)
+    client.subscribe(WATCH)
+    assert client.close_code() == 1013
+
+
+def test_a_defect_says_so(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = connect(make_user())
+
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(killmails, "reached_since", fail)
+    client.subscribe(WATCH)
+    assert client.close_code() == 1011
 
 
 def test_a_session_that_ended_closes_the_socket(connect: Connect) -> None:
