@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ GRAPHQL_LIMIT = "600/minute"
 MUTATION_LIMIT = "60/minute"
 #: Bits of an IPv6 address that its holder chooses: the smallest network anybody is given is a /64.
 HOST_BITS = 64
+#: An address as some proxies write it: with the client's port, an IPv6 one in brackets.
+_WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::\d{1,5})?|(?P<v4>[0-9.]+):\d{1,5}", re.ASCII)
 
 
 def client_address() -> str:
@@ -33,11 +36,17 @@ def client_address() -> str:
     trusted = system.current().settings.trusted_proxies
     hops = request.headers.get("X-Forwarded-For", "").split(",")
     while hops and any(peer in network for network in trusted):
-        told = _address(hops.pop().strip())
+        told = _forwarded(hops.pop().strip())
         if told is None:
             break
         peer = told
     return str(peer) if peer.version == 4 else str(IPv6Network((int(peer) >> HOST_BITS << HOST_BITS, 128 - HOST_BITS)))
+
+
+def _forwarded(text: str) -> IPv4Address | IPv6Address | None:
+    """The address in one entry of X-Forwarded-For, without its port; None for anything else."""
+    match = _WITH_PORT.fullmatch(text)
+    return _address(text if match is None else match["v6"] or match["v4"])
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

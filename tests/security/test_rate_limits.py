@@ -89,7 +89,7 @@ def test_only_the_proxies_in_the_settings_are_believed(
     assert [login_from(app, "10.0.0.2", f"203.0.113.{number}") for number in range(40)][-1] == 429
 
 
-@pytest.mark.parametrize("word", ["unknown", "_hidden", "203.0.113.1:4711", "x" * 4000])
+@pytest.mark.parametrize("word", ["unknown", "_hidden", "203.0.113.1:port", "[2001:db8::1", "[]:4711", "x" * 4000])
 def test_a_proxys_word_that_is_no_address_counts_as_the_proxy(app: Flask, word: str) -> None:
     assert [login_from(app, "127.0.0.1", f"{word}{number}") for number in range(40)][-1] == 429
 
@@ -138,3 +138,20 @@ def browser_of(app: Flask, user: User) -> FlaskClient:
     with browser.session_transaction() as session:
         session["user_id"], session["epoch"] = user.id, user.session_epoch
     return browser
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("198.51.100.{}:4711", "198.51.100.{}"),
+        ("198.51.100.{}:{}", "198.51.100.{}"),
+        ("[2001:db8:0:{}::1]:443", "2001:db8:0:{}::2"),
+        ("[2001:db8:0:{}::1]", "[2001:db8:0:{}::9]:443"),
+    ],
+)
+def test_a_proxy_that_adds_the_port_names_the_same_client(app: Flask, one: str, other: str) -> None:
+    # Given more clients than one address may make logins: each is a client of its own
+    assert {login_from(app, "127.0.0.1", one.format(number, 4000 + number)) for number in range(1, 41)} == {302}
+    # And one client that comes with another port each time is still one, with the port or without
+    assert [login_from(app, "127.0.0.1", one.format(99, 4000 + number)) for number in range(40)][-1] == 429
+    assert login_from(app, "127.0.0.1", other.format(99)) == 429
