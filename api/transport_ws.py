@@ -57,8 +57,8 @@ MAX_ID_LENGTH = 128
 
 BAD_REQUEST, UNAUTHORIZED, BAD_PROTOCOL, INIT_TIMEOUT, ID_TAKEN, TOO_MANY_INITS = 4400, 4401, 4406, 4408, 4409, 4429
 SLOW_CONSUMER = 4008
-#: A defect of ours, and a condition that passes. Clients connect again after the second only: the usual one, graphql-ws,
-#: takes the first for fatal (https://github.com/enisdenjo/graphql-ws/issues/126).
+#: A defect of ours, and a condition that passes. Clients connect again after the second only: graphql-ws takes the
+#: first for fatal (https://github.com/enisdenjo/graphql-ws/issues/126).
 INTERNAL_ERROR, TRY_AGAIN_LATER = 1011, 1013
 
 #: simple-websocket's. Seconds between pings: proxies cut idle connections after a minute or so.
