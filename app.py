@@ -36,6 +36,7 @@ import web.killmails
 import web.metrics
 import web.open_files
 import web.pages
+import web.prefix
 import web.security
 import web.status
 from api.hub import Hub
@@ -59,11 +60,15 @@ def create_app(settings: Settings | None = None, system: System | None = None) -
     if settings is None:
         settings = _settings_of_a_server()
     app = Flask(__name__, template_folder="web/templates", static_folder="web/static")
+    prefix = web.prefix.prefix_of(settings)
+    if prefix:
+        app.wsgi_app = web.prefix.UnderPrefix(app.wsgi_app, prefix)  # type: ignore[method-assign]
     app.config.update(
         SECRET_KEY=settings.secret_key,
         SESSION_COOKIE_NAME="killmail_sync",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_PATH=prefix or "/",
         SESSION_COOKIE_SECURE=settings.eve_callback_url.startswith("https://"),
         # A slow answer must not bring back the cookie of before a login: it is sent when it changes (renew_session).
         SESSION_REFRESH_EACH_REQUEST=False,

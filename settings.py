@@ -238,8 +238,8 @@ def _http_url(name: str, value: str) -> str:
 
 def _callback_url(name: str, value: str) -> str:
     url = _http_url(name, value)
-    # The SSO compares it as it stands: a slash at the end is another address.
-    if not value.endswith(CALLBACK_PATH):
+    # The SSO compares it as it stands: a slash at the end is another address. A path before it is web/prefix.py's.
+    if not re.fullmatch(rf"(/[\w~-][\w.~-]*)*{CALLBACK_PATH}", urlsplit(value).path, re.ASCII):
         raise _wrong(name, f"must end in {CALLBACK_PATH}, where this application answers", DEFAULT_CALLBACK)
     return url
 

@@ -1,6 +1,8 @@
 // graphql-transport-ws for one page: a socket that comes back, and subscriptions that go on where they were.
 // The protocol: https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 
+import { at } from "./place.js";
+
 const PROTOCOL = "graphql-transport-ws";
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 30_000;
@@ -44,7 +46,7 @@ export class Live {
 
   connect() {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}/graphql`, PROTOCOL);
+    const socket = new WebSocket(`${scheme}//${location.host}${at("graphql")}`, PROTOCOL);
     this.socket = socket;
     socket.addEventListener("open", () => this.send({ type: "connection_init" }));
     socket.addEventListener("message", (event) => this.socket === socket && this.receive(JSON.parse(event.data)));

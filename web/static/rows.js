@@ -1,6 +1,7 @@
 // Rows of the list of killmails, made from the page's own template, so that live rows look like those of the server.
 
 import { entity, party } from "./names.js";
+import { at } from "./place.js";
 import { security } from "./security.js";
 
 const PARTY = "character { id name } corporation { id name } faction { id name } shipType { id name }";
@@ -16,7 +17,7 @@ export function rowOf(killmail) {
   slot("picture").src = `https://images.evetech.net/types/${ship.id}/icon?size=64`;
   const side = document.getElementById(killmail.isLoss ? "side-loss" : "side-kill");
   slot("side").replaceWith(side.content.cloneNode(true));
-  slot("page").href = `/killmails/${killmail.id}`;
+  slot("page").href = at(`killmails/${killmail.id}`);
   slot("page").append(entity(ship, "ship"));
   if (killmail.isNpc || killmail.isSolo) slot("tag").textContent = killmail.isNpc ? "NPC" : "Solo";
   else slot("tag").remove();

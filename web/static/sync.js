@@ -1,5 +1,6 @@
 // The sync as it goes on: steps, bar, counts, what it waits for; and the buttons, without leaving the page.
 
+import { at } from "./place.js";
 import { swap } from "./swap.js";
 
 export const SYNC_PROGRESS = `subscription { syncProgress {
@@ -84,7 +85,7 @@ export class SyncPanel {
   async submit(event) {
     event.preventDefault();
     const full = event.submitter?.id === "sync-full";
-    const response = await fetch("/graphql", {
+    const response = await fetch(at("graphql"), {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ query: SYNC_NOW, variables: { full } }),
