@@ -312,10 +312,16 @@ class RateBucket(Table):
     window_seconds: Any = IntegerField()
     spends: Any = TextField(default="")
     closed_until: Any = DoubleField(default=0.0)  # seconds since the epoch
+    refusals: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # 429s in a row that are not the bucket's
 
     class Meta:
         table_name = "rate_buckets"
         constraints = [Check("allowance > 0"), Check("window_seconds > 0")]
+
+
+RateBucket.add_index(
+    RateBucket.index(RateBucket.closed_until, where=RateBucket.closed_until > SQL("0"), name="rate_buckets_closed")
+)
 
 
 class Gate(Table):
@@ -397,6 +403,30 @@ class PriceList(Table):
         table_name = "price_lists"
 
 
+class RowCount(Table):
+    """How many rows a table had when the tick last counted them; `label` is a state, or empty for all of them."""
+
+    table: Any = CharField(max_length=32, column_name="table_name")
+    label: Any = CharField(max_length=32)
+    rows: Any = BigIntegerField(column_name="row_count")
+    counted_at: Any = DateTimeField()
+
+    class Meta:
+        table_name = "row_counts"
+        primary_key = CompositeKey("table", "label")
+
+
+class PeriodicRun(Table):
+    """Work that one process does now and then: when it is due again, and how far it has got."""
+
+    name: Any = CharField(max_length=32, primary_key=True)
+    due_at: Any = DateTimeField()
+    position: Any = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+
+    class Meta:
+        table_name = "periodic_runs"
+
+
 TABLES: tuple[type[Table], ...] = (
     User,
     Killmail,
@@ -416,4 +446,6 @@ TABLES: tuple[type[Table], ...] = (
     SolarSystem,
     Price,
     PriceList,
+    RowCount,
+    PeriodicRun,
 )

@@ -73,7 +73,8 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
     if refused and held.claim.refusals + 1 >= INVALID_HASH_TRIES:
         finish_if_complete(ledger.reject(held.claim, str(error)))
     else:
-        finish_if_complete(ledger.defer(held.claim, str(error), refused=refused))
+        asked = error.retry_after if isinstance(error, EsiRateLimited) else None
+        finish_if_complete(ledger.defer(held.claim, str(error), refused=refused, retry_after=asked))
         if held.permit.is_probe:
             dispatch_now()  # sends nothing while the road is closed, and plans for the next probe
         else:
@@ -81,8 +82,8 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
 
 
 def _asks_everybody(error: EsiError | MalformedKillmail) -> bool:
-    """Whether ESI asks everybody to wait. A 429 that does not come from the bucket closes the road for a while as well,
-    but may be this killmail's own: asked for first whenever the road opens, it would keep all others out for ever."""
+    """Whether ESI asks all requests to wait. A 429 that does not come from the bucket may be this killmail's own: it
+    spends an attempt and waits as long as ESI said, and the others go on (`esi/permit.py`)."""
     return isinstance(error, EsiErrorLimited) or (isinstance(error, EsiRateLimited) and not error.bare)
 
 

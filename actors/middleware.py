@@ -225,7 +225,13 @@ class FetchClaims(Middleware):
             raise SkipMessage("nothing to fetch")
         try:
             background = claim.priority < INTERACTIVE_PRIORITY
-            permit = permit_for(group, THIS_ADDRESS, background=background, failed_before=claim.attempts > 0)
+            permit = permit_for(
+                group,
+                THIS_ADDRESS,
+                background=background,
+                failed_before=claim.attempts > 0,
+                subject=claim.killmail_id,
+            )
         except Closed as closed:
             ledger.release(claim)
             self._look_again(message, closed)

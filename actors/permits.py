@@ -12,11 +12,17 @@ from esi.rate_limit import RateGroup
 
 
 def permit_for(
-    group: RateGroup, owner: str, *, background: bool, failed_before: bool = False, conditional: bool = False
+    group: RateGroup,
+    owner: str,
+    *,
+    background: bool,
+    failed_before: bool = False,
+    conditional: bool = False,
+    subject: int | None = None,
 ) -> RequestPermit:
     """A permit for a request that is to be made at once, by a connection of this thread that is open.
 
-    `failed_before`, `conditional`: see `Limiter.acquire`.
+    `failed_before`, `conditional`, `subject`: see `Limiter.acquire`.
 
     Raises Closed, and EsiTransport where ESI cannot be reached: then nothing is spent, neither slot nor tokens. A few
     in a row close the road, and where it is closed it is Closed: what is not there in a downtime is nobody's failure.
@@ -30,5 +36,10 @@ def permit_for(
             raise Closed(road.reopens_at, road.reason or "", group.name) from error
         raise
     return runtime.limiter().acquire(
-        group, owner, background=background, failed_before=failed_before, conditional=conditional
+        group,
+        owner,
+        background=background,
+        failed_before=failed_before,
+        conditional=conditional,
+        subject=subject,
     )

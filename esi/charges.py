@@ -9,13 +9,13 @@ time, in accord with the estimate) changes nothing, so that it costs no write. A
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from esi.rate_headers import RateHeaders
-from esi.rate_limit import Bucket, cost_of
+from esi.rate_limit import Bucket, back_off, cost_of
 
-#: Seconds to wait where a 429 does not say for how long.
-FIRST_BACK_OFF_SECONDS = 5.0
+#: Seconds to wait where a 429 does not say for how long: after the first, and at most after many in a row.
+FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 5.0, 60.0
 #: Seconds added to what a header says: it is cut to whole seconds, and was true when it was written.
 MARGIN_SECONDS = 1.0
 #: Seconds by which an answer may seem to come before its request left without any clock having been set back.
@@ -49,10 +49,17 @@ def is_refusal(status: int, rates: RateHeaders) -> bool:
     return status == 429 and rates.of_bucket
 
 
-def after_answer(spent: Spent, status: int, rates: RateHeaders, now: float) -> Change | None:
-    """What an answer that is here `now` changes; None for nothing."""
+def after_answer(
+    spent: Spent, status: int, rates: RateHeaders, now: float, *, per_owner: bool = False
+) -> Change | None:
+    """What an answer that is here `now` changes; None for nothing.
+
+    `per_owner`: the bucket belongs to one owner. Then a 429 that is not the bucket's own closes it as well: that owner
+    was asked to wait, and the other owners were not.
+    """
     refused = is_refusal(status, rates)
-    passed = spent.trial and not refused and status < 500
+    owner_refused = per_owner and status == 429 and not refused
+    passed = spent.trial and not refused and not owner_refused and status < 500
     as_expected = cost_of(status) == spent.cost and not spent.is_late(now) and not _is_news(spent, rates)
     if as_expected and not (refused or passed or _is_alarming(spent, rates)):
         return None
@@ -64,6 +71,8 @@ def after_answer(spent: Spent, status: int, rates: RateHeaders, now: float) -> C
         if refused:
             # Its Remaining is not believed: it is nothing, and does not tell what Retry-After brings back.
             return bucket.close(now + (rates.retry_after or FIRST_BACK_OFF_SECONDS) + MARGIN_SECONDS)
+        if owner_refused:
+            return _close_for_owner(bucket, spent, rates.retry_after, now)
         if passed:
             bucket = bucket.open(spent.bucket.closed_until)
         if rates.remaining is not None and now - spent.decided_at <= bucket.grace_seconds:
@@ -83,6 +92,20 @@ def after_silence(spent: Spent, now: float, price: int) -> Change | None:
 def never_sent(spent: Spent) -> Change:
     """ESI charged nothing."""
     return lambda bucket, _now: bucket.refund(spent.charge_at, spent.cost)
+
+
+def wait_after_refusals(retry_after: float | None, refusals: int) -> float:
+    """Seconds to wait after a 429: as ESI says, otherwise longer with each one in a row before it."""
+    growing = back_off(FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS, refusals)
+    return (retry_after or growing) + MARGIN_SECONDS
+
+
+def _close_for_owner(bucket: Bucket, spent: Spent, retry_after: float | None, now: float) -> Bucket:
+    """Several requests that were on their way when the first was refused count as one refusal."""
+    if bucket.closed_until > spent.bucket.closed_until:
+        return bucket.close(now + (retry_after or 0.0))
+    closed = bucket.close(now + wait_after_refusals(retry_after, bucket.refusals))
+    return replace(closed, refusals=bucket.refusals + 1)
 
 
 def _charged(bucket: Bucket, spent: Spent, cost: int, now: float) -> Bucket:

@@ -26,6 +26,7 @@ from esi.roads import (
     DOWNTIME,
     DOWNTIME_FAILURES,
     FIRST_PROBE_SECONDS,
+    TOLD_TO_WAIT,
     USED_UP,
     Closed,
     RoadLog,
@@ -104,22 +105,33 @@ class Limiter:
         self._turn = threading.Lock()
 
     def acquire(
-        self, group: RateGroup, owner: str, *, background: bool, failed_before: bool = False, conditional: bool = False
+        self,
+        group: RateGroup,
+        owner: str,
+        *,
+        background: bool,
+        failed_before: bool = False,
+        conditional: bool = False,
+        subject: int | None = None,
     ) -> RequestPermit:
-        """Leave for one request of `owner` (a character's id, or one name for this address), which is to be made now.
+        """A permit for one request of `owner` (a character's id, or one name for this address), to be sent now.
 
         `failed_before`: the same request has failed already, which may be its own fault and not ESI's. `conditional`:
-        it is likely to be answered 304, whose price is reserved; only for a bucket that nobody else uses meanwhile,
-        for what another answer costs more is in the books only when it is here.
+        it is likely to be answered 304, whose price is reserved; only for a bucket that no other request uses until
+        then, because what another answer costs more is counted only when it has come. `subject`: the id that a refusal
+        of this request concerns, where it is not the owner: a killmail's.
 
-        Sleeps until its slot, HORIZON_SECONDS at most. Raises Closed where the road is closed for longer. Must not be
-        called within a transaction: its locks would hold up every other process while this one sleeps.
+        Sleeps until its slot, HORIZON_SECONDS at most. Raises Closed where it would have to wait for longer. Must not
+        be called within a transaction: its locks would hold up every other process while this one sleeps.
         """
         if rate_store.in_transaction():
             raise RuntimeError("a permit is acquired outside of transactions")
         deadline = time.monotonic() + HORIZON_SECONDS
         cost = cost_of(304) if conditional else group.cost
-        reserved = replace(self._reserve(group, _key(group, owner), background, cost), failed_before=failed_before)
+        if subject is None and group.per_owner and owner.isdecimal():
+            subject = int(owner)
+        reserved = self._reserve(group, _key(group, owner), background, cost)
+        reserved = replace(reserved, failed_before=failed_before, subject=subject)
         try:
             slot_at = self._await_slot(deadline)
         except BaseException:  # Closed, or the thread is being stopped: either way nothing is sent
@@ -145,7 +157,7 @@ class Limiter:
         if requests > 0 and not left.is_closed(view.now):
             return Allowance(1 if probe or left.on_trial else requests, None, None, probe)
         worth_waking = max(group.cost, left.allowance // WORTH_WAKING)
-        return Allowance(0, left.reopens_at(view.now, worth_waking, reserve), USED_UP)
+        return Allowance(0, left.reopens_at(view.now, worth_waking, reserve), _reason(left, view.now))
 
     def is_down(self) -> bool:
         """Whether ESI was found down, and nothing has succeeded since."""
@@ -232,7 +244,7 @@ class Limiter:
         if bucket is not None:
             reserve = reserve_of(bucket.allowance, background=background)
             if not bucket.allows(view.now, group.cost, reserve):
-                raise Closed(bucket.reopens_at(view.now, group.cost, reserve), USED_UP, key)
+                raise Closed(bucket.reopens_at(view.now, group.cost, reserve), _reason(bucket, view.now), key)
         if view.next_slot_at >= view.now + HORIZON_SECONDS:
             raise Closed(view.next_slot_at - HORIZON_SECONDS + self._interval, CROWDED, rate_store.SLOTS)
 
@@ -258,6 +270,11 @@ def _spend(bucket: Bucket, view: View, cost: int) -> Spent:
     if bucket.on_trial:
         after = after.close(view.now + TRIAL_SECONDS)
     return Spent(after, cost, view.now, charge_at, bucket.on_trial)
+
+
+def _reason(bucket: Bucket, now: float) -> str:
+    """Why nothing may be spent of the bucket now, for the pilot."""
+    return TOLD_TO_WAIT if bucket.refusals and bucket.is_closed(now) else USED_UP
 
 
 def _key(group: RateGroup, owner: str) -> str:

@@ -1,19 +1,22 @@
-"""A permit: leave to make one request, and what its end means for those that come after.
+"""A permit to send one request, and what its outcome means for the requests that come after it.
 
-The invariant: every end is told to the bucket (`charges.py` says what it changes there) and to the gates, and an answer
-in the normal course writes nothing. Deciding who may go is left to `limiter.py`.
+The invariants: every outcome is told to the bucket (`charges.py` says what it changes there) and to the gates; an
+answer in the normal course writes nothing; and one owner's refusals never close a gate. A 429 that is not a bucket's
+own, from a limiter inside the game server, concerns the owner it was sent to: a pilot's bucket is closed, a killmail is
+deferred by its actor. The group's gate closes only when several owners got one with no success in between. Whether a
+request may go is decided in `limiter.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from esi import charges, rate_store
-from esi.charges import FIRST_BACK_OFF_SECONDS, MARGIN_SECONDS, Change, Spent
+from esi import charges, failing_owners, rate_store
+from esi.charges import MARGIN_SECONDS, Change, Spent
 from esi.clock import DatabaseClock
 from esi.rate_headers import RateHeaders, parse_rate_headers
-from esi.rate_limit import ERRORS, STATUS, UNBUCKETED, Bucket, RateGroup, back_off, is_counted_error
+from esi.rate_limit import ERRORS, STATUS, UNBUCKETED, Bucket, RateGroup, is_counted_error
 from esi.rate_store import Gate
 from esi.roads import (
     DOWN,
@@ -36,8 +39,8 @@ UNREACHABLE = frozenset({502, 503, 504})
 ERRORS_KEPT = 20
 #: Seconds of a 420 that does not say for how long: the error limit's window (ESI docs).
 ERROR_WINDOW_SECONDS = 60.0
-#: Seconds to wait, at most, where a 429 does not say for how long.
-LONGEST_BACK_OFF_SECONDS = 60.0
+#: Different owners in a row whose 429s close the gate of their group. Two may be a coincidence among a thousand pilots.
+OWNERS_REFUSED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Reservation:
     """What was taken for one request, and what was known when it was.
 
     `spent`: None where the group has no bucket. `probe`: this request finds out whether ESI is up again.
-    `failed_before`: the same request has failed already.
+    `failed_before`: the same request has failed already. `subject`: the owner that a refusal of this request concerns
+    (a character's or killmail's id); None: it was sent for all alike.
     """
 
     group: RateGroup
@@ -55,6 +59,7 @@ class Reservation:
     spent: Spent | None
     probe: bool
     failed_before: bool = False
+    subject: int | None = None
 
     def failures(self, gate: str) -> int:
         """Failures in a row at that gate, as read when the request was let go."""
@@ -63,7 +68,7 @@ class Reservation:
 
 
 class RequestPermit:
-    """Leave for one request, which is to leave at once. Tell it exactly once how the request ended.
+    """Permission to send one request now. Report its outcome exactly once.
 
     `slot_at`: when the request is to reach ESI's door (seconds since the epoch, the database's clock).
     """
@@ -90,10 +95,10 @@ class RequestPermit:
         self._use()
         reserved, rates, now = self._reservation, parse_rate_headers(headers), self._reservation.clock.now()
         if reserved.spent is not None:
-            change = charges.after_answer(reserved.spent, status, rates, now)
+            change = charges.after_answer(reserved.spent, status, rates, now, per_owner=reserved.group.per_owner)
             if change is not None:
                 before, after = change_bucket(reserved, change)
-                now = reserved.clock.now()  # looked at meanwhile
+                now = reserved.clock.now()  # observed again by change_bucket
                 self._tell_log(before, after, now)
         if is_counted_error(status, bucketed=reserved.group.bucketed):
             self._count_error(now)
@@ -124,7 +129,8 @@ class RequestPermit:
 
     def _tell_log(self, before: Bucket, after: Bucket, now: float) -> None:
         if after.closed_until > before.closed_until:
-            self._log.closed(self._reservation.key, now, after.closed_until, USED_UP)
+            reason = TOLD_TO_WAIT if after.refusals else USED_UP
+            self._log.closed(self._reservation.key, now, after.closed_until, reason)
         elif before.on_trial and not after.on_trial:
             self._log.opened(self._reservation.key)
 
@@ -140,12 +146,31 @@ class RequestPermit:
             return
         group = self._reservation.group.name
         if status == 429 and not (charges.is_refusal(status, rates) and self._reservation.spent):
-            growing = back_off(FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS, self._reservation.failures(group))
-            self._close(group, now, now + (rates.retry_after or growing) + MARGIN_SECONDS, TOLD_TO_WAIT)
+            self._count_refusal(rates.retry_after, now)
         elif status < 400 and self._reservation.failures(group):
-            rate_store.forget_failures(group, closed_before=now)
+            self._forget_refusals(now)
         if status < 500 and self._reservation.failures(DOWNTIME):
             self._end_downtime()
+
+    def _count_refusal(self, retry_after: float | None, now: float) -> None:
+        """A 429 that is not a bucket's own closes the gate of its group once several owners got one in a row; at once
+        where it has no owner, who alone could be meant."""
+        group, subject = self._reservation.group, self._reservation.subject
+        failures = self._reservation.failures(group.name)
+        if group.per_owner or subject is not None:
+            refused = 1 if subject is None else failing_owners.add(group.name, subject, now)
+            rate_store.note_failure(group.name, TOLD_TO_WAIT)
+            if refused < OWNERS_REFUSED:
+                return
+            failures -= 1  # the one that was noted without closing the gate
+        self._close(group.name, now, now + charges.wait_after_refusals(retry_after, failures), TOLD_TO_WAIT)
+
+    def _forget_refusals(self, now: float) -> None:
+        """The gate first: a refusal is counted first and noted at the gate after that, so that no count stays behind
+        without a note for the next success."""
+        group = self._reservation.group.name
+        if rate_store.forget_failures(group, closed_before=now):
+            failing_owners.forget(group)
 
     def _count_error(self, now: float) -> None:
         left = rate_store.count_error(now)
@@ -197,15 +222,28 @@ def give_back(reserved: Reservation) -> None:
 def change_bucket(reserved: Reservation, change: Change) -> tuple[Bucket, Bucket]:
     """Change the reservation's bucket with its row locked; returns it before and after.
 
-    Raises LookupError if somebody deleted the row meanwhile.
+    A row that was idle may have been deleted while the request was on its way: it is made again, with the rule that was
+    known and nothing spent, which is what the deleted one held.
     """
     with rate_store.transaction():
         rate_store.lock_bucket(reserved.key)
         view = rate_store.read(reserved.key, reserved.clock)
         before = view.bucket
         if before is None:
-            raise LookupError(f"the bucket {reserved.key} was removed while a request was on its way")
+            rate_store.create_bucket(reserved.key, _with_known_rule(reserved))
+            rate_store.lock_bucket(reserved.key)
+            view = rate_store.read(reserved.key, reserved.clock)
+            before = view.bucket
+        if before is None:
+            raise LookupError(f"the bucket {reserved.key} was deleted although its row was locked")
         after = change(before, view.now)
         if after != before:
             rate_store.store_bucket(reserved.key, after)
     return before, after
+
+
+def _with_known_rule(reserved: Reservation) -> RateGroup:
+    if reserved.spent is None:
+        return reserved.group
+    known = reserved.spent.bucket
+    return replace(reserved.group, allowance=known.allowance, window_seconds=known.window_seconds)

@@ -49,13 +49,15 @@ _ROUNDING_SECONDS = 0.001
 class RateGroup:
     """Routes that share a bucket. `allowance` tokens a window, until ESI's headers say otherwise; 0: no bucket.
 
-    `cost`: what is reserved for a request before its answer is known, the price of a success.
+    `cost`: what is reserved for a request before its answer is known, the price of a success. `per_owner`: each owner
+    (a character) has a bucket; otherwise there is one for this address.
     """
 
     name: str
     allowance: int
     window_seconds: int
     cost: int = 2
+    per_owner: bool = False
 
     @property
     def bucketed(self) -> bool:
@@ -63,7 +65,7 @@ class RateGroup:
 
 
 KILLMAIL = RateGroup("killmail", 3600, 900)
-CHAR_KILLMAIL = RateGroup("char-killmail", 30, 900)
+CHAR_KILLMAIL = RateGroup("char-killmail", 30, 900, per_owner=True)
 STATUS = RateGroup("status", 600, 900)
 #: Our own count of errors of all routes, in the shape of a bucket. ESI bears 100 a minute, in windows of its own; what
 #: is on its way when this one is empty, and others at this address, have the rest.
@@ -104,7 +106,8 @@ class Bucket:
     """One of ESI's token buckets, as far as we know it. A value: every change makes a new one.
 
     `costs[i]` was spent in the slice `first + i`. Slice n covers the seconds from n to n + 1 times `slice_seconds`
-    since the epoch, and its costs return one window after its *end*.
+    since the epoch, and its costs return one window after its *end*. `refusals`: answers 429 in a row that were not
+    the bucket's own and concern its owner.
     """
 
     allowance: int
@@ -112,20 +115,22 @@ class Bucket:
     first: int = 0
     costs: tuple[int, ...] = ()
     closed_until: float = 0.0
+    refusals: int = 0
 
     @classmethod
-    def unpack(cls, allowance: int, window_seconds: int, spends: str, closed_until: float = 0.0) -> Bucket:
+    def unpack(
+        cls, allowance: int, window_seconds: int, spends: str, closed_until: float = 0.0, refusals: int = 0
+    ) -> Bucket:
         """From the columns of its row. A text that is none of ours counts as nothing spent; ESI's next answer
         (`X-Ratelimit-Remaining`) puts that right. So does a closure that is no time."""
         if not isinstance(closed_until, int | float):
             closed_until = 0.0
+        empty = cls(allowance, window_seconds, closed_until=closed_until, refusals=refusals)
         try:
             first, *costs = map(int, spends.split())
         except ValueError:
-            return cls(allowance, window_seconds, closed_until=closed_until)
-        if min(costs, default=0) < 0:
-            return cls(allowance, window_seconds, closed_until=closed_until)
-        return cls(allowance, window_seconds, first, tuple(costs), closed_until)
+            return empty
+        return empty if min(costs, default=0) < 0 else replace(empty, first=first, costs=tuple(costs))
 
     def pack(self) -> str:
         """`first cost cost …`, or nothing."""
@@ -208,7 +213,7 @@ class Bucket:
         """ESI's rule is this now. What was spent stays spent, and returns after the new window."""
         if window_seconds == self.window_seconds:
             return replace(self, allowance=allowance)
-        learned = Bucket(allowance, window_seconds, closed_until=self.closed_until)
+        learned = Bucket(allowance, window_seconds, closed_until=self.closed_until, refusals=self.refusals)
         for index, cost in enumerate(self.costs):
             if cost:
                 learned = learned._add((self.first + index + 1) * self.slice_seconds, cost)
@@ -232,8 +237,8 @@ class Bucket:
         return self.closed_until > 0.0
 
     def open(self, closed_until: float) -> Bucket:
-        """A request of the trial succeeded. No effect if the bucket was closed for longer meanwhile."""
-        return replace(self, closed_until=0.0) if self.closed_until <= closed_until else self
+        """A request of the trial succeeded. No effect if the bucket has been closed for longer since."""
+        return replace(self, closed_until=0.0, refusals=0) if self.closed_until <= closed_until else self
 
     def settled(self, now: float, longest_closure: float) -> Bucket:
         """As it is to be read at `now`: marks of a clock that has been set back since are drawn to now.

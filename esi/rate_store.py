@@ -81,10 +81,11 @@ def read(bucket_key: str, clock: DatabaseClock) -> View:
     now = "?" if is_sqlite() else _NOW
     rows = execute(
         f"""
-        SELECT '' AS name, '' AS text, 0 AS number, 0 AS window_seconds, next_at AS at, {now} AS now
+        SELECT '' AS name, '' AS text, 0 AS number, 0 AS window_seconds, 0 AS refusals, next_at AS at, {now} AS now
         FROM rate_slots WHERE name = ?
-        UNION ALL SELECT name, reason, failures, 0, closed_until, 0 FROM gates
-        UNION ALL SELECT CASE bucket WHEN ? THEN '*' ELSE '!' END, spends, allowance, window_seconds, closed_until, 0
+        UNION ALL SELECT name, reason, failures, 0, 0, closed_until, 0 FROM gates
+        UNION ALL SELECT CASE bucket WHEN ? THEN '*' ELSE '!' END, spends, allowance, window_seconds, refusals,
+                         closed_until, 0
                   FROM rate_buckets WHERE bucket IN (?, ?)
         """,
         ([now_here] if is_sqlite() else []) + [SLOTS, bucket_key, bucket_key, ERRORS_KEY],
@@ -93,28 +94,28 @@ def read(bucket_key: str, clock: DatabaseClock) -> View:
     if slot is None:
         _create_slots()
         return read(bucket_key, clock)
-    now_there = float(slot[5])
+    now_there = float(slot[6])
     clock.observe(sent, now_there, sent if is_sqlite() else time.monotonic())
     bucket, stored, errors = None, ("", 0, 0.0), Bucket(ERRORS.allowance, ERRORS.window_seconds)
     gates: dict[str, Gate] = {}
-    for name, text, number, window_seconds, at, _ in rows:
+    for name, text, number, window_seconds, refusals, at, _ in rows:
         if name == "*":
-            bucket, stored = _settled(bucket_key, number, (text, window_seconds, at), now_there)
+            bucket, stored = _settled(bucket_key, number, (text, window_seconds, at), refusals, now_there)
         elif name == "!":
-            errors, _ = _settled(ERRORS_KEY, number, (text, window_seconds, at), now_there)
+            errors, _ = _settled(ERRORS_KEY, number, (text, window_seconds, at), refusals, now_there)
         elif name:
             gates[name] = Gate(believable(at, now_there), text, int(_number(number)))
-    next_slot_at = slot[4] if slot[4] <= now_there + _FARTHEST_SLOT else 0.0
+    next_slot_at = slot[5] if slot[5] <= now_there + _FARTHEST_SLOT else 0.0
     return View(now_there, next_slot_at, bucket, stored, errors, gates)
 
 
 def _settled(
-    bucket_key: str, allowance: int, row: tuple[str, int, float], now: float
+    bucket_key: str, allowance: int, row: tuple[str, int, float], refusals: int, now: float
 ) -> tuple[Bucket, tuple[str, int, float]]:
     """A bucket as it is to be read now, and its row. Written down where a clock has been set back: what every look
     draws to its own now would never return."""
     spends, window_seconds, closed_until = row
-    bucket = Bucket.unpack(allowance, window_seconds, spends, closed_until)
+    bucket = Bucket.unpack(allowance, window_seconds, spends, closed_until, refusals)
     settled = bucket.settled(now, MAX_WAIT_SECONDS)
     if settled == bucket:
         return bucket, row
@@ -198,9 +199,9 @@ def swap_bucket(bucket_key: str, row: tuple[str, int, float], after: Bucket) -> 
 def store_bucket(bucket_key: str, bucket: Bucket) -> None:
     """Store all of it. Only with the row locked."""
     execute(
-        "UPDATE rate_buckets SET allowance = ?, window_seconds = ?, spends = ?, closed_until = ? "
+        "UPDATE rate_buckets SET allowance = ?, window_seconds = ?, spends = ?, closed_until = ?, refusals = ? "
         f"WHERE bucket = ? {_unsynced()}",
-        (bucket.allowance, bucket.window_seconds, bucket.pack(), bucket.closed_until, bucket_key),
+        (bucket.allowance, bucket.window_seconds, bucket.pack(), bucket.closed_until, bucket.refusals, bucket_key),
     )
 
 
@@ -226,6 +227,15 @@ def count_failure(name: str, limit: int, until: float, reason: str, weight: int 
         (name, reason, weight, weight, limit, limit, weight, weight, limit, until, limit),
     ).fetchall()
     return bool(rows) and rows[0][0] >= limit
+
+
+def note_failure(name: str, reason: str) -> None:
+    """A failure that does not close the gate: its row tells the next success that there is something to forget."""
+    execute(
+        "INSERT INTO gates (name, closed_until, reason, failures) VALUES (?, 0, ?, 1) "
+        "ON CONFLICT (name) DO UPDATE SET failures = 1 WHERE gates.failures < 1",
+        (name, reason),
+    )
 
 
 def take_probe(name: str, now: float, until: float) -> bool:

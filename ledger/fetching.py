@@ -212,19 +212,19 @@ def settle(claim: Claim, killmail: Killmail) -> Settled:
     return Settled(stored=True, sync_ids=tuple(sync_id for (sync_id,) in rows))
 
 
-def defer(claim: Claim, error: str, *, refused: bool = False) -> tuple[int, ...]:
+def defer(claim: Claim, error: str, *, refused: bool = False, retry_after: float | None = None) -> tuple[int, ...]:
     """fetching -> deferred after a failure; returns the syncs that this may have completed.
 
     The first failures are tried again within a minute or two. After ATTEMPTS_BEFORE_DEFERRED the syncs count the
     killmail as failed and end without it, and the ledger goes on by itself. `refused`: ESI said that there is no such
-    killmail, which it is not believed at once.
+    killmail, which it is not believed at once. `retry_after`: seconds that ESI asked to wait; not tried again before.
     """
     attempts = claim.attempts + 1
     row = execute(
         f"""UPDATE ledger SET state = 'deferred', attempts = attempts + 1, not_before = ?, claimed_until = NULL,
             last_error = ?, refusals = ? WHERE {_HELD} RETURNING attempts""",
         (
-            utcnow() + backoff(FETCH_BACKOFF, attempts),
+            utcnow() + max(backoff(FETCH_BACKOFF, attempts), timedelta(seconds=retry_after or 0.0)),
             error[:MAX_ERROR_LENGTH],
             claim.refusals + 1 if refused else 0,
             claim.killmail_id,

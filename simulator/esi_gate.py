@@ -114,7 +114,7 @@ def _bucketed(
     if response.status // 100 == 4 and response.status not in (420, 429):
         # Nobody knows whether ESI counts these, too; a client has to take it that it does (esi/README.md §2.5).
         state.errors.note_error(state.settings.error_limit, request.at)
-    if note.fault not in ("429_bare", "420"):
+    if note.fault not in ("429_bare", "429_bare_wait", "420"):
         response.headers["X-Ratelimit-Group"] = group
         response.headers["X-Ratelimit-Limit"] = limit.text
         response.headers["X-Ratelimit-Remaining"] = str(window.remaining(limit, request.at))
@@ -129,7 +129,7 @@ def _unbucketed(state: Simulator, request: Request, note: Note, real: Callable[[
     limit = state.settings.error_limit
     if response.status // 100 not in (2, 3):
         state.errors.note_error(limit, request.at)
-    if note.fault != "429_bare":
+    if note.fault not in ("429_bare", "429_bare_wait"):
         remaining = state.errors.remaining(limit, request.at)
         response.headers.setdefault("X-ESI-Error-Limit-Remain", str(remaining))
         response.headers.setdefault("X-ESI-Error-Limit-Reset", str(state.errors.reset_in(limit, request.at)))

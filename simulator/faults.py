@@ -14,7 +14,8 @@ from simulator.request_log import ROUTES, Note
 from simulator.wire import Delivery, Payload, Response
 
 KINDS: Final = (
-    "html", "reset", "hang", "truncated", "invalid_json", "420", "429", "429_bare", "not_found",
+    "html", "reset", "hang", "truncated", "invalid_json", "420", "429", "429_bare", "429_bare_wait",
+    "not_found",
 )  # fmt: skip
 _STATUS: Final = re.compile(r"status:([45]\d\d)")
 _HTML: Final = "<html><body><h1>503 Service Unavailable</h1>No server is available.</body></html>"
@@ -78,7 +79,7 @@ class Fault:
                 return Response.error(404, "Not found")
             case "420":
                 return self._error_limited()
-            case "429" | "429_bare":
+            case "429" | "429_bare" | "429_bare_wait":
                 return self._rate_limited()
         response = real()
         match self.kind:
@@ -101,7 +102,7 @@ class Fault:
 
     def _rate_limited(self) -> Response:
         response = Response.error(429, "Too many requests")
-        if self.kind == "429":
+        if self.kind != "429_bare":
             response.headers["Retry-After"] = str(round(self.seconds))
         return response
 

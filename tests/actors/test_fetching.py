@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import timedelta
 
 import pytest
 
 import events
+from database import utcnow
 from models import Fetch, Killmail, Sync, SyncState, Trigger
 from tests.actors.asking import only_row, only_sync, rows, stored, wake
 
@@ -200,6 +202,17 @@ def test_being_told_to_wait_spends_no_attempt(simulated, sync, later, tick, kind
     later(1000)
     tick()
     assert stored() == simulated.list_of(pilot)
+
+
+def test_a_killmail_waits_as_long_as_its_bare_429_says_and_no_other_does(simulated, sync):
+    # When ESI asks to wait ten minutes for the killmail that is fetched first
+    pilot = simulated.pilot(6)
+    refused = simulated.list_of(pilot)[0]
+    simulated.fault("killmail", "429_bare_wait", killmail_id=refused, seconds=600)
+    sync(pilot)
+    # Then all others are stored, and that one is not tried again before
+    assert stored() == simulated.list_of(pilot)[1:]
+    assert only_row().not_before > utcnow() + timedelta(seconds=550)
 
 
 def test_a_killmail_that_alone_gets_a_bare_429_keeps_nobody_out(simulated, sync, later, tick):

@@ -302,6 +302,20 @@ def test_a_list_that_alone_gets_a_bare_429_fails_alone(simulated, sync, later, t
     assert set(stored()) == set(simulated.list_of(other))
 
 
+def test_a_bare_429_of_one_list_lets_every_other_list_be_read_at_once(simulated, sync):
+    # Given a pilot for whose list ESI asks to wait an hour
+    poisoned, other = simulated.pilot(2), simulated.pilot(2)
+    simulated.fault("recent", "429_bare_wait", seconds=3600)
+    waiting = sync(poisoned)
+    simulated.mend()
+    # When another pilot's list is due, without any time in between
+    row = sync(other)
+    # Then it is read, and the first waits as it was told
+    assert row.state == SyncState.FINISHED
+    assert set(stored()) == set(simulated.list_of(other))
+    assert Sync.get_by_id(waiting.id).waiting_until > utcnow() + timedelta(minutes=55)
+
+
 def test_a_scope_that_esi_misses_asks_for_a_login(simulated, sync):
     """The SSO still gives tokens, so nobody else would find out."""
     pilot = simulated.pilot(2)

@@ -74,14 +74,16 @@ class LimiterMachine(RuleBasedStateMachine):
         offset=st.floats(0, 900, allow_nan=False),
         clock=st.booleans(),
         rule=st.booleans(),
+        per_owner=st.booleans(),
     )
-    def begin(self, allowance: int, window: int, offset: float, clock: bool, rule: bool) -> None:
-        """`clock`, `rule`: whether these change, which excuses some of what the limiter does next."""
+    def begin(self, allowance: int, window: int, offset: float, clock: bool, rule: bool, per_owner: bool) -> None:
+        """`clock`, `rule`: whether these change, which excuses some of what the limiter does next. `per_owner`: the
+        bucket is a pilot's, so that a refusal by the game server closes the bucket and not the gate."""
         wipe()
         self.clock_changes, self.rule_changes = clock, rule
         self.time.true, self.time.wrong_by = FakeTime.true + offset, 0.0
         self.limiters = [Limiter(RATE) for _ in range(PROCESSES)]
-        self.group = RateGroup("killmail", allowance, window)
+        self.group = RateGroup("killmail", allowance, window, per_owner=per_owner)
         self.esi = EsiBucket(allowance, window)
         self.flights: list[Flight] = []
         self.closed_until = 0.0  # true time; what ESI has told us
