@@ -99,6 +99,11 @@ def finish(system: System, code: str, state: str) -> LoggedIn:
     return LoggedIn(user, system.request_sync(user.id, Trigger.LOGIN))
 
 
+def was_begun_here(state: str) -> bool:
+    """Whether this browser has begun a login with this state, and not finished it."""
+    return any(hmac.compare_digest(str(entry["state"]).encode(), state.encode()) for entry in _pending_logins())
+
+
 def _pending_logins() -> list[dict[str, object]]:
     oldest = time.time() - LOGIN_SECONDS
     return [entry for entry in session.get(_LOGINS, []) if entry["at"] >= oldest]

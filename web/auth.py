@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response
 from api import login, system
 from api.callers import LOGIN_LIMIT, limiter
 from api.session import sign_out
+from web import sso_errors
 from web.errors import message_page
 from web.security import require_form_token
 
@@ -29,13 +30,16 @@ def begin() -> Response:
 def callback() -> Response:
     """Take the browser back from the SSO, and on to the dashboard."""
     if "error" in request.args:
-        return message_page(400, "Login cancelled", "EVE SSO says the login was cancelled. Nothing has changed.")
+        begun_here = login.was_begun_here(request.args.get("state", ""))
+        description = request.args.get("error_description", "")
+        error = sso_errors.look_up(request.args["error"], description, begun_here=begun_here)
+        return message_page(error.status, error.title, error.text)
     try:
         logged_in = login.finish(system.current(), request.args.get("code", ""), request.args.get("state", ""))
-    except login.LoginRefusedError as error:
-        return message_page(400, "This login could not be finished", str(error))
-    except login.LoginUnavailableError as error:
-        return message_page(503, "Logging in does not work now", str(error))
+    except login.LoginRefusedError as refusal:
+        return message_page(400, "This login could not be finished", str(refusal))
+    except login.LoginUnavailableError as failure:
+        return message_page(503, "Logging in does not work now", str(failure))
     if not logged_in.sync.queued:
         flash(logged_in.sync.message)
     return redirect(url_for("pages.index"))

@@ -108,6 +108,45 @@ def test_a_failed_code_uses_the_state_up(client: FlaskClient) -> None:
     assert come_back(client, state).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "says"),
+    [
+        ("invalid_scope", 503, "refuses a permission"),
+        ("unauthorized_client", 503, "registration"),
+        ("invalid_request", 503, "could not read"),
+        ("unsupported_response_type", 503, "kind of login"),
+        ("server_error", 503, "an error of its own"),
+        ("temporarily_unavailable", 503, "under maintenance"),
+        ("something_new", 503, "does not know"),
+    ],
+)
+def test_only_a_cancelled_login_is_called_cancelled(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture, code: str, status: int, says: str
+) -> None:
+    state = begin(client)
+    response = client.get("/auth/callback", query_string={"error": code, "state": state})
+    assert response.status_code == status
+    assert says in response.text
+    assert "cancelled" not in response.text
+    assert [code in record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [True]
+    # And the login that was begun can still be finished
+    assert come_back(client, state).status_code == 302
+
+
+def test_a_strangers_error_is_neither_shown_nor_logged_as_it_is(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    invented = {"error": "<b>x</b>\nERROR forged", "error_description": "y\x1b[2J\nERROR forged" + "z" * 5000}
+    response = client.get("/auth/callback", query_string=invented)
+    assert "<b>x" not in response.text
+    assert "forged" not in response.text
+    messages = [record.getMessage() for record in caplog.records]
+    assert not any(set(message) & set("\n\x1b") for message in messages)
+    assert max(map(len, messages)) < 500
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
 def test_an_old_login_is_refused(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     state = begin(client)
     now = time.time()
