@@ -91,12 +91,14 @@ class User(Table):
     next_sync_at: Any = DateTimeField(null=True)  # null: not eligible
     consecutive_failures: Any = IntegerField(default=0)
     created_at: Any = DateTimeField(default=utcnow)
+    recheck_at: Any = DateTimeField(null=True)  # a refusal to be checked once more, from then on; `tokens/rechecks.py`
 
     class Meta:
         table_name = "users"
 
 
 User.add_index(User.index(User.next_sync_at, where=User.next_sync_at.is_null(False), name="users_due"))
+User.add_index(User.index(User.recheck_at, where=User.recheck_at.is_null(False), name="users_recheck"))
 
 
 class Killmail(Table):
@@ -348,6 +350,16 @@ class FailingOwner(Table):
         primary_key = CompositeKey("gate", "owner")
 
 
+class RefreshSlot(Table):
+    """One of the four token refreshes that may be in progress at the SSO; free once `held_until` has passed."""
+
+    id: Any = SmallIntegerField(primary_key=True)
+    held_until: Any = DoubleField(default=0.0)  # seconds since the epoch, the database's clock
+
+    class Meta:
+        table_name = "refresh_slots"
+
+
 class Name(Table):
     """What an id is called. A row without a name is wanted, from `retry_at` on: ESI may not know it yet."""
 
@@ -442,6 +454,7 @@ TABLES: tuple[type[Table], ...] = (
     RateBucket,
     Gate,
     FailingOwner,
+    RefreshSlot,
     Name,
     SolarSystem,
     Price,

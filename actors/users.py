@@ -32,7 +32,7 @@ from esi.errors import (
 from esi.limiter import Closed
 from esi.rate_limit import CHAR_KILLMAIL
 from events import SyncChanged, SyncFinished, publish
-from ledger.rules import ESI_ASKS_TO_WAIT, INTERACTIVE_PRIORITY, LIST_BACKOFF, backoff
+from ledger.rules import ESI_ASKS_TO_WAIT, INTERACTIVE_PRIORITY, LIST_BACKOFF, LOGIN_SERVICE_BACKOFF, backoff
 from models import User
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,8 @@ class ListReader:
     def _access_token(self) -> str:
         """The row that was read a moment ago will do for the first page; the others may be minutes apart."""
         row, self._unread = self._unread, None
-        return tokens.access_token(self.user.id, runtime.sso(), runtime.cipher(), row=row)
+        interactive = self.sync.priority >= INTERACTIVE_PRIORITY
+        return tokens.access_token(self.user.id, runtime.sso(), runtime.cipher(), row=row, interactive=interactive)
 
     def _add(self, page: RecentPage) -> ledger.PageAdded | None:
         references = [(reference.killmail_id, reference.killmail_hash) for reference in page.references]
@@ -214,11 +215,15 @@ def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: boo
 
 
 def _take_no_token(sync: ledger.ClaimedSync, error: tokens.TokenUnavailable) -> None:
-    """Wait for the login service as long as it takes; what is wrong with this user's tokens alone is a failure."""
-    if error.own_fault and sync.attempts >= len(LIST_BACKOFF):
-        _fail(sync, str(error))
+    """Wait for the login service as long as it takes; a refresh that fails for this user alone spends an attempt."""
+    asked = timedelta(seconds=error.retry_after)
+    if not error.own_fault:
+        _wait(sync, utcnow() + asked, str(error))
+    elif sync.attempts >= len(LIST_BACKOFF):
+        _fail(sync, str(error), longest=LOGIN_SERVICE_BACKOFF)
     else:
-        _wait(sync, utcnow() + timedelta(seconds=error.retry_after), str(error), failed=error.own_fault)
+        wait = max(asked, backoff(LIST_BACKOFF, sync.attempts + 1))
+        _wait(sync, utcnow() + wait, f"{error}; trying again", failed=True)
 
 
 def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
@@ -262,8 +267,9 @@ def _asked_to_wait(sync: ledger.ClaimedSync, error: EsiError) -> timedelta:
     return backoff(LIST_BACKOFF, 1)
 
 
-def _fail(sync: ledger.ClaimedSync, error: str) -> None:
+def _fail(sync: ledger.ClaimedSync, error: str, *, longest: timedelta | None = None) -> None:
+    """End the sync. `longest`: the most by which the user's next one is pushed out."""
     cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
-    if ledger.fail_sync(sync.sync_id, error, lease=sync.lease, cooldown=cooldown):
+    if ledger.fail_sync(sync.sync_id, error, lease=sync.lease, cooldown=cooldown, longest=longest):
         logger.warning("sync %s of user %s failed: %s", sync.sync_id, sync.user_id, error)
         publish(SyncFinished(sync.sync_id))

@@ -34,9 +34,6 @@ LEEWAY = 10
 KEYS_MAX_AGE = 3600.0
 #: Bits. Shorter RSA keys are skipped (RFC 7518 §3.3).
 MIN_RSA_BITS = 2048
-#: Checks (`SsoInvalidToken.check`) that no token passes when our clock, our settings or the SSO's keys are wrong. The
-#: others are about what stands in a single token.
-NOT_THE_TOKENS_FAULT = frozenset({"audience", "authorized party", "expiry", "issuer", "key", "signature"})
 #: The second audience of every EVE token.
 EVE_AUDIENCE = "EVE Online"
 
@@ -84,7 +81,7 @@ class KeySet:
             key = self._keys.get((kid, algorithm))
             if key is None and self._outage is not None:
                 message, wait = self._outage
-                raise SsoUnavailable(message, retry_after=wait)
+                raise SsoUnavailable(message, retry_after=wait, whole_service=True)
             return key
 
     def _stale(self) -> bool:

@@ -10,9 +10,9 @@
     ├── EsiRateLimited          429: the bucket is empty
     ├── EsiErrorLimited         420: too many errors; every route is closed until the window ends
     └── EsiDowntime             502, 503, 504, maintenance
-    SsoError                    permanent, retry_after (seconds)
+    SsoError                    permanent, retry_after (seconds), answer_lost, whole_service
     ├── SsoRefused              the code or refresh token is not accepted and never will be
-    ├── SsoUnavailable          no answer, a broken one, 429 or 5xx: nobody's token is at fault
+    ├── SsoUnavailable          no answer, a broken one, 429 or 5xx: no refresh token was refused
     ├── SsoConfiguration        our own setup is wrong
     └── SsoInvalidToken         an access token that does not verify; `check` says at what
 
@@ -90,12 +90,26 @@ class EsiDowntime(EsiError):
 
 
 class SsoError(Exception):
-    """EVE SSO did not give what was asked for. `permanent` and `retry_after` (seconds) as in EsiError."""
+    """EVE SSO did not give what was asked for. `permanent` and `retry_after` (seconds) as in EsiError.
 
-    def __init__(self, message: str, *, permanent: bool = False, retry_after: float | None = None) -> None:
+    `answer_lost`: the request was sent and may have been carried out, but no whole answer arrived.
+    `whole_service`: it failed before anything of a pilot's was sent, so that no single pilot can be the cause.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        retry_after: float | None = None,
+        answer_lost: bool = False,
+        whole_service: bool = False,
+    ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.retry_after = retry_after
+        self.answer_lost = answer_lost
+        self.whole_service = whole_service
 
 
 class SsoRefused(SsoError):

@@ -39,6 +39,11 @@ def count(gate: str) -> int:
     return int(execute("SELECT COUNT(*) FROM failing_owners WHERE gate = ?", (gate,)).fetchone()[0])
 
 
+def includes(gate: str, owner: int) -> bool:
+    """Whether this owner has failed since the last success."""
+    return bool(execute("SELECT 1 FROM failing_owners WHERE gate = ? AND owner = ?", (gate, owner)).fetchall())
+
+
 def forget(gate: str) -> None:
     """Somebody succeeded: the failures so far were their owners' own."""
     execute("DELETE FROM failing_owners WHERE gate = ?", (gate,))

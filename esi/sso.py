@@ -13,7 +13,8 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -23,7 +24,7 @@ from esi.answers import MalformedError, decode, error_text, integer
 from esi.errors import SsoConfiguration, SsoError, SsoRefused, SsoUnavailable
 from esi.rate_headers import parse_rate_headers
 from esi.sso_metadata import METADATA_PATH, Metadata, read_metadata
-from esi.transport import Answer, Transport, TransportError, Unmetered
+from esi.transport import Answer, Transport, TransportError
 
 __all__ = ["Identity", "LoginRequest", "SsoClient", "TokenSet"]
 
@@ -37,6 +38,8 @@ MAX_TOKEN = 16 * 1024
 
 #: The historic wordings of a refused refresh token under `invalid_token` (SeAT). Any other is not believed.
 _REFUSED_WORDS = ("the refresh token is expired", "does not match the client specified")
+#: Statuses of a proxy that got no answer from the SSO behind it, which may have carried the request out.
+_FROM_A_PROXY = (502, 504)
 #: OAuth errors (RFC 6749 §5.2) that are our setup, and what to check.
 _SETUP = {
     "invalid_client": "EVE_CLIENT_ID and EVE_CLIENT_SECRET",
@@ -166,11 +169,13 @@ class SsoClient:
     def _send(
         self, method: str, url: str, what: str, headers: Mapping[str, str] | None = None, data: bytes | None = None
     ) -> Answer:
+        delivery = _Delivery()
         try:
-            return self._http.send(method, url, Unmetered(), headers=headers, data=data)
+            return self._http.send(method, url, delivery, headers=headers, data=data)
         except TransportError as failure:
             self._doubt_metadata()
-            raise SsoUnavailable(f"{what}: {failure}") from failure
+            lost = delivery.may_have_arrived
+            raise SsoUnavailable(f"{what}: {failure}", answer_lost=lost, whole_service=not lost) from failure
 
     def _discover(self) -> Metadata:
         """The SSO's endpoints: fetched at most once an hour, the last good ones when that fails."""
@@ -197,14 +202,41 @@ class SsoClient:
 
     def _fetch_metadata(self) -> Metadata:
         what = "SSO metadata"
-        answer = self._send("GET", self._sso_url + METADATA_PATH, what)
-        if answer.status == 404:
-            raise SsoConfiguration(f"{what}: not found (404); check SSO_URL")
-        return read_metadata(_body(answer, what), self._sso_url)
+        with _whole_service():
+            answer = self._send("GET", self._sso_url + METADATA_PATH, what)
+            if answer.status == 404:
+                raise SsoConfiguration(f"{what}: not found (404); check SSO_URL")
+            return read_metadata(_body(answer, what), self._sso_url)
 
     def _fetch_keys(self) -> Mapping[str, Any]:
-        answer = self._send("GET", self._discover().jwks_uri, "SSO keys")
-        return _body(answer, "SSO keys")
+        with _whole_service():
+            answer = self._send("GET", self._discover().jwks_uri, "SSO keys")
+            return _body(answer, "SSO keys")
+
+
+class _Delivery:
+    """The permit of a request that is not counted: notes whether the request may have reached the SSO."""
+
+    may_have_arrived = True
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """It arrived."""
+
+    def unsent(self) -> None:
+        self.may_have_arrived = False
+
+    def unanswered(self) -> None:
+        """It may have arrived."""
+
+
+@contextmanager
+def _whole_service() -> Iterator[None]:
+    """Marks what fails inside: these requests carry nothing of a pilot's, so no single pilot is the cause."""
+    try:
+        yield
+    except SsoError as error:
+        error.whole_service, error.answer_lost = True, False
+        raise
 
 
 def _body(answer: Answer, what: str) -> dict[str, Any]:
@@ -219,7 +251,7 @@ def _body(answer: Answer, what: str) -> dict[str, Any]:
         if not isinstance(body, dict):
             raise MalformedError("it is not an object")
     except MalformedError as error:
-        raise SsoUnavailable(f"{what}: the answer is broken: {error}", retry_after=wait) from error
+        raise SsoUnavailable(f"{what}: the answer is broken: {error}", retry_after=wait, answer_lost=True) from error
     return body
 
 
@@ -234,7 +266,11 @@ def _error_of(answer: Answer, what: str) -> SsoError:
         if error in _SETUP:
             return SsoConfiguration(f"{what}: the SSO answered {error}; check {_SETUP[error]}")
     wait = parse_rate_headers(answer.headers).retry_after
-    return SsoUnavailable(f"{what}: the SSO answered {answer.status}; try again later", retry_after=wait)
+    return SsoUnavailable(
+        f"{what}: the SSO answered {answer.status}; try again later",
+        retry_after=wait,
+        answer_lost=answer.status in _FROM_A_PROXY,
+    )
 
 
 def _oauth_error(answer: Answer) -> tuple[str, str]:

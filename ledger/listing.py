@@ -201,10 +201,17 @@ def wait_with_sync(sync: ClaimedSync, until: datetime, reason: str, *, failed: b
     return bool(rows.rowcount)
 
 
-def fail_sync(sync_id: int, error: str, *, lease: datetime | None = None, cooldown: timedelta = timedelta()) -> bool:
+def fail_sync(
+    sync_id: int,
+    error: str,
+    *,
+    lease: datetime | None = None,
+    cooldown: timedelta = timedelta(),
+    longest: timedelta | None = None,
+) -> bool:
     """End a sync whose list cannot be read, and push the user's next one out. What was written down stays to be done.
 
-    The next one is never sooner than after a sync that went well (`cooldown`).
+    The next one is never sooner than after a sync that went well (`cooldown`), and pushed out by `longest` at most.
 
     False: it is no longer listing, or `lease` (where given) is lost.
     """
@@ -230,11 +237,14 @@ def fail_sync(sync_id: int, error: str, *, lease: datetime | None = None, cooldo
         )
         execute(f"SELECT id FROM users WHERE id = ? {lock_clause()}", row)
         failures = User.get_by_id(row[0]).consecutive_failures + 1
+        pushed_out = backoff(FAILED_SYNC_BACKOFF, failures)
+        if longest is not None:
+            pushed_out = min(pushed_out, longest)
         # A user whom SSO refused meanwhile (`next_sync_at` null) is not due again before the next login.
         execute(
             """UPDATE users SET consecutive_failures = ?, last_sync_complete = FALSE,
                    next_sync_at = CASE WHEN next_sync_at IS NULL THEN NULL ELSE ? END WHERE id = ?""",
-            (failures, now + max(cooldown, backoff(FAILED_SYNC_BACKOFF, failures)), row[0]),
+            (failures, now + max(cooldown, pushed_out), row[0]),
         )
     forget_ended(row[0])
     return True

@@ -135,3 +135,4 @@ def reset_unfinished() -> None:
         execute("UPDATE syncs SET claimed_until = NULL, sent_at = NULL WHERE finished_at IS NULL")
         execute("UPDATE locks SET wake_at = NULL")
         execute("UPDATE users SET refresh_claimed_until = NULL")
+        execute("UPDATE refresh_slots SET held_until = 0")

@@ -33,6 +33,9 @@ FETCH_BACKOFF = tuple(timedelta(seconds=s) for s in (5, 20, 60, 900, 3600, 4 * 3
 LIST_BACKOFF = tuple(timedelta(seconds=s) for s in (5, 30, 120, 300))
 #: How far a user's next sync is pushed out after so many failed ones in a row.
 FAILED_SYNC_BACKOFF = tuple(timedelta(minutes=m) for m in (15, 30, 60, 240, 1440))
+#: The most by which the next sync is pushed out after one that ended because of the login service: with one pilot, an
+#: outage of the SSO cannot be told from that pilot's own problem, and must not cost a day.
+LOGIN_SERVICE_BACKOFF = timedelta(hours=1)
 
 #: How the reason begins for a wait that ESI asked for by Retry-After. Nobody cuts it short, whoever asks.
 ESI_ASKS_TO_WAIT = "ESI asks to wait"

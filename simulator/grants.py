@@ -7,6 +7,7 @@ tokens is left to `sso_routes.py` and `keys.py`.
 import base64
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +23,23 @@ class RefusedError(Exception):
         self.error = error
         self.description = description
         self.status = status
+
+
+class OddAnswerError(Exception):
+    """The token endpoint answers a refresh in a way of its own, as it was told to for one character."""
+
+    def __init__(self, answer: "OddAnswer") -> None:
+        super().__init__(f"an odd answer: {answer.status}")
+        self.answer = answer
+
+
+@dataclass(frozen=True)
+class OddAnswer:
+    """An answer to every refresh of one character, whatever its tokens are worth."""
+
+    status: int
+    body: Mapping[str, object]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,8 @@ class Grants:
 
     _codes: dict[str, tuple[Grant, float]] = field(default_factory=dict)
     _tokens: dict[str, RefreshToken] = field(default_factory=dict)
+    #: By character.
+    odd_answers: dict[int, OddAnswer] = field(default_factory=dict)
 
     def issue_code(self, grant: Grant, now: float) -> str:
         """A one-time code for five minutes."""
@@ -84,10 +104,12 @@ class Grants:
         return self._keep(RefreshToken(grant.character_id, grant.scopes, public))
 
     def use_token(self, text: str, *, public: bool) -> RefreshToken:
-        """The live refresh token of this text. Raises RefusedError with EVE SSO's reason."""
+        """The live refresh token of this text. Raises RefusedError with EVE SSO's reason, and OddAnswerError."""
         token = self._tokens.get(text)
         if token is None:
             raise RefusedError("invalid_grant", GONE)
+        if odd := self.odd_answers.get(token.character_id):
+            raise OddAnswerError(odd)
         if token.dead_because is not None:
             raise RefusedError("invalid_grant", token.dead_because)
         if public and not token.public:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
 
 from simulator import sso_pages
-from simulator.grants import Grant, RefusedError
+from simulator.grants import Grant, OddAnswerError, RefusedError
 from simulator.request_log import Note
 from simulator.state import Simulator
 from simulator.wire import Payload, Request, Response
@@ -128,6 +128,8 @@ def _token(state: Simulator, request: Request, note: Note) -> Response:
     except RefusedError as refused:
         answer = {"error": refused.error, "error_description": refused.description}
         return Response.of_json(refused.status, answer)
+    except OddAnswerError as odd:
+        return Response(odd.answer.status, Payload.of_json(dict(odd.answer.body)), dict(odd.answer.headers))
     return Response(200, Payload.of_json(body), {"Cache-Control": "no-store", "Pragma": "no-cache"})
 
 

@@ -10,7 +10,7 @@ import time
 from datetime import datetime, timedelta
 
 from database import db, utcnow
-from esi import sso_road
+from esi import sso_gate
 from models import User
 from tokens.cipher import TokenCipher
 from tokens.errors import TokenUnavailable
@@ -19,19 +19,27 @@ from tokens.rows import checked, lives, read, read_again
 
 #: What a token handed out has left at least. A list of 50 pages is read in less.
 LEAST_LIFE = timedelta(seconds=60)
-#: How long one process may take to refresh before another may try. The SSO answers in well under a second.
-LEASE = timedelta(seconds=30)
+#: How long one process may take to refresh before another may try: two requests' timeouts (43 s each) and the wait for
+#: a slot. The SSO answers in well under a second.
+LEASE = timedelta(seconds=90)
 #: Seconds to wait for another process's refresh, and between two looks at its result.
 WAIT_SECONDS = 5.0
 POLL_SECONDS = 0.1
 
 
 def access_token(
-    user_id: int, sso: Sso, cipher: TokenCipher, *, wait_seconds: float = WAIT_SECONDS, row: User | None = None
+    user_id: int,
+    sso: Sso,
+    cipher: TokenCipher,
+    *,
+    wait_seconds: float = WAIT_SECONDS,
+    row: User | None = None,
+    interactive: bool = False,
 ) -> str:
     """A token for ESI with at least a minute left; refreshed if need be, by one caller at a time.
 
     One SELECT when the stored token will do, and none with `row`, the user's whole row as it was read just now.
+    `interactive`: a pilot waits for it, so that it may use the slot that the background leaves free.
     Raises NeedsLogin; TokenUnavailable when the SSO is away or the caller that refreshes has not finished within
     `wait_seconds`; UndecryptableToken. Not to be called inside a transaction.
     A token whose whole life is shorter than a minute is handed out when it is fresh.
@@ -46,7 +54,7 @@ def access_token(
     if lease is None:
         return _await_other(user, cipher, wait_seconds)
     try:
-        return refresh(user, refresh_token, sso, cipher)
+        return refresh(user, refresh_token, sso, cipher, interactive=interactive)
     except BaseException:
         _release(user, lease)
         raise
@@ -86,7 +94,7 @@ def _await_other(user: User, cipher: TokenCipher, wait_seconds: float) -> str:
         if current.token_version != user.token_version and lives(current, timedelta()):
             return cipher.decrypt(current.access_token)
         if current.refresh_claimed_until is None:
-            if closed := sso_road.closure():
+            if closed := sso_gate.closure():
                 raise TokenUnavailable(closed.reason, closed.wait)
             raise TokenUnavailable("another process could not refresh the access token", SHORT_PAUSE)
         if time.monotonic() >= deadline:

@@ -14,8 +14,13 @@ from settings import KILLMAIL_SCOPE
 
 NO_ANSWER = "EVE's login service does not answer"
 ASKS_TO_WAIT = "EVE's login service asks us to wait"
+NO_TOKEN = "EVE's login service gave no usable access token for this character"  # noqa: S105 (a sentence)
+BUSY = "other pilots' logins are being renewed; this one is next in a moment"
 OUR_FAULT = "EVE's login service answers, but this server cannot use its answer"
 REFUSED = "EVE SSO no longer accepts this login. Log in again to go on."
+REFUSED_AFTER_LOSS = (
+    "EVE's login service replaced this login, but its answer was lost on the way. Log in again to go on."
+)
 OWNER_CHANGED = "This character belongs to another account now. Its owner has to log in."
 NO_REFRESH_TOKEN = "EVE SSO granted no lasting access. Log in again to go on."  # noqa: S105 (a sentence, not a secret)
 NO_SCOPE = f"The login does not allow reading killmails ({KILLMAIL_SCOPE}). Log in again and allow it."
@@ -37,7 +42,8 @@ class NeedsLogin(TokenError):
 class TokenUnavailable(TokenError):
     """No token now: try again in `retry_after` seconds. The text: why, for the pilot.
 
-    `own_fault`: what the SSO answers for this user cannot be used, while others' may be; not to be tried for ever.
+    `own_fault`: the refresh failed for this user, while others' may succeed: to be tried a few times, and not for ever.
+    `retry_after` is then what the SSO asked for, 0 if it did not say. Otherwise waiting costs no attempt.
     """
 
     def __init__(self, reason: str, retry_after: float, *, own_fault: bool = False) -> None:

@@ -1,35 +1,43 @@
 """Call the SSO for a new access token, and what each of its answers leads to. The caller holds the user's lease.
 
-A refresh token the SSO replaced is written down before anything else happens. A process that dies between the SSO's
-answer and that one statement loses it, and the pilot has to log in again if the SSO no longer takes the old one; the
-protocol offers nothing to close this gap.
+The invariants: the SSO is not asked while its gate is closed, nor without a slot (`esi/sso_gate.py`); a refresh that
+fails counts against its own user until several users have failed in a row; and a refresh token the SSO replaced is
+written down before anything else happens.
+
+A replaced token can still be lost: when the process dies between the SSO's answer and that one statement, or when the
+answer is lost on its way. A lost answer is asked for once more at once, while the SSO may still accept the token it
+replaced; if it does not, or the second answer is lost as well, the pilot has to log in again. The protocol offers
+nothing to close this gap.
 """
 
 from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from random import uniform
 from typing import Protocol
 
 from peewee import fn
 
 from database import utcnow
-from esi import sso_road
-from esi.access_token import NOT_THE_TOKENS_FAULT
+from esi import sso_gate
 from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoRefused, SsoUnavailable
 from esi.sso import Identity, TokenSet
-from esi.sso_road import Passage, SsoClosed
+from esi.sso_gate import AFTER_THE_OTHERS, Permit, SsoBusy, SsoClosed
 from events import SessionsEnded, publish
 from models import User
 from settings import KILLMAIL_SCOPE
 from tokens.cipher import TokenCipher
 from tokens.errors import (
     ASKS_TO_WAIT,
+    BUSY,
     NO_ANSWER,
     NO_SCOPE,
+    NO_TOKEN,
     OUR_FAULT,
     OWNER_CHANGED,
     REFUSED,
+    REFUSED_AFTER_LOSS,
     NeedsLogin,
     TokenUnavailable,
 )
@@ -37,13 +45,10 @@ from tokens.rows import expiry, lives, new_session_epoch, read_again, swap
 
 log = logging.getLogger(__name__)
 
-#: Seconds until it is worth asking again after a fault in one user's token.
-FAULT_PAUSE = 60.0
-#: Seconds by which the one whose refresh failed comes back after the others: if the fault is its own after all,
-#: somebody else finds the SSO well before.
-AFTER_THE_OTHERS = 5.0
 #: Seconds, when another process has just ended its refresh, one way or the other.
 SHORT_PAUSE = 1.0
+#: Seconds to stay away, at least and at most, when no slot was free. A refresh takes well under a second.
+BUSY_PAUSE = (2.0, 4.0)
 
 
 class Sso(Protocol):
@@ -64,31 +69,62 @@ def scope_is_missing(user_id: int) -> None:
         log.warning("user %s: ESI says that the login does not allow reading killmails", user_id)
 
 
-def refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher) -> str:
-    """Call the SSO, if it may be, and store what it says; the lease is held."""
+def refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, interactive: bool) -> str:
+    """Call the SSO, if it may be called, and store what it says; the lease is held."""
+    permit = _enter(user, interactive=interactive)
     try:
-        passage = sso_road.enter()
+        fresh, refresh_token = _call(user, refresh_token, sso, cipher, permit)
+        identity = sso.verify(fresh.access_token)
+        if identity.character_id != user.character_id:
+            raise SsoInvalidToken("character", "it is another character's token")
+    except SsoRefused as refusal:
+        sso_gate.answered(permit)
+        return _refused(user, cipher, REFUSED_AFTER_LOSS if refusal.answer_lost else REFUSED)
+    except (SsoUnavailable, SsoConfiguration, SsoInvalidToken) as error:
+        raise _unavailable(user, permit, error) from error
+    sso_gate.answered(permit)
+    if identity.owner_hash != user.owner_hash:
+        return _sold(user, cipher)
+    return _store(user, fresh, refresh_token, identity, cipher)
+
+
+def _enter(user: User, *, interactive: bool) -> Permit:
+    try:
+        return sso_gate.enter(user.id, interactive=interactive)
     except SsoClosed as closed:
         raise TokenUnavailable(closed.reason, closed.wait) from closed
+    except SsoBusy as busy:
+        raise TokenUnavailable(BUSY, uniform(*BUSY_PAUSE)) from busy  # noqa: S311 - not a secret
+
+
+def _call(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, permit: Permit) -> tuple[TokenSet, str]:
+    """The SSO's tokens, and the refresh token to use from now on, which is stored. The slot is free after it."""
     try:
-        fresh = sso.refresh(refresh_token)
+        try:
+            fresh = sso.refresh(refresh_token)
+        except SsoUnavailable as lost:
+            again = sso_gate.renew(permit) if lost.answer_lost else None
+            if again is None:
+                raise
+            permit = again
+            log.info("user %s: the answer to a token refresh was lost (%s); asking once more", user.id, lost)
+            fresh = _ask_again(refresh_token, sso)
         if fresh.refresh_token not in (None, refresh_token):
             refresh_token = str(fresh.refresh_token)
             if not swap(user, refresh_token=cipher.encrypt(refresh_token)):
                 _revoke_if_unlinked(user, refresh_token, sso)
-        identity = sso.verify(fresh.access_token)
-    except SsoRefused:
-        sso_road.answered(passage)
-        return _refused(user, cipher)
-    except (SsoUnavailable, SsoConfiguration, SsoInvalidToken) as error:
-        raise _unavailable(user, passage, error) from error
-    sso_road.answered(passage)
-    if identity.character_id != user.character_id:
-        log.error("user %s: the SSO answered a refresh with another character's token; not used", user.id)
-        raise TokenUnavailable("the SSO answered with another character's token", FAULT_PAUSE, own_fault=True)
-    if identity.owner_hash != user.owner_hash:
-        return _sold(user, cipher)
-    return _store(user, fresh, refresh_token, identity, cipher)
+        return fresh, refresh_token
+    finally:
+        sso_gate.release(permit)
+
+
+def _ask_again(refresh_token: str, sso: Sso) -> TokenSet:
+    """The second request; its refusal says that it came directly after a lost answer."""
+    try:
+        return sso.refresh(refresh_token)
+    except SsoRefused as refusal:
+        refusal.answer_lost = True
+        raise
 
 
 def _revoke_if_unlinked(user: User, refresh_token: str, sso: Sso) -> None:
@@ -101,19 +137,17 @@ def _revoke_if_unlinked(user: User, refresh_token: str, sso: Sso) -> None:
         log.warning("user %s: unlinked during a refresh whose token could not be revoked: %s", user.id, error)
 
 
-def _unavailable(user: User, passage: Passage, error: SsoError) -> TokenUnavailable:
-    """What a refresh without an outcome is to its caller, and to all others: what would fail for each is not tried."""
+def _unavailable(user: User, permit: Permit, error: SsoError) -> TokenUnavailable:
+    """What a refresh that ended without tokens is to its caller: this user's own failure, or a closed gate."""
+    log.info("user %s: cannot refresh the access token: %s", user.id, error)
     if isinstance(error, SsoUnavailable):
-        log.info("user %s: cannot refresh the access token: %s", user.id, error)
-        reason = ASKS_TO_WAIT if error.retry_after else NO_ANSWER
+        reason, level = ASKS_TO_WAIT if error.retry_after else NO_ANSWER, logging.WARNING
     else:
-        log.error("user %s: cannot refresh the access token: %s", user.id, error)
-        reason = f"{OUR_FAULT}: {error}"
-    if isinstance(error, SsoInvalidToken) and error.check not in NOT_THE_TOKENS_FAULT:
-        sso_road.answered(passage)
-        return TokenUnavailable(reason, FAULT_PAUSE, own_fault=True)
-    closed = sso_road.failed(passage, reason, error.retry_after)
-    return TokenUnavailable(reason, closed.wait + AFTER_THE_OTHERS)
+        reason, level = f"{OUR_FAULT}: {error}", logging.ERROR
+    closed = sso_gate.failed(permit, reason, error.retry_after, whole_service=error.whole_service, level=level)
+    if closed is None:
+        return TokenUnavailable(f"{NO_TOKEN}: {error}", error.retry_after or 0.0, own_fault=True)
+    return TokenUnavailable(closed.reason, closed.wait + AFTER_THE_OTHERS)
 
 
 def _store(user: User, fresh: TokenSet, refresh_token: str, identity: Identity, cipher: TokenCipher) -> str:
@@ -137,18 +171,18 @@ def _store(user: User, fresh: TokenSet, refresh_token: str, identity: Identity, 
     return fresh.access_token
 
 
-def _refused(user: User, cipher: TokenCipher) -> str:
+def _refused(user: User, cipher: TokenCipher, reason: str) -> str:
     """The SSO refused the refresh token: the pilot has to log in, unless it was replaced meanwhile."""
     # Ciphertexts never repeat: this one is gone as soon as a login, or a refresh that overran its lease, replaced it.
     marked = (
-        User.update(needs_login_reason=REFUSED, next_sync_at=None, refresh_claimed_until=None)
+        User.update(needs_login_reason=reason, next_sync_at=None, refresh_claimed_until=None)
         .where(User.id == user.id, User.refresh_token == user.refresh_token)
         .execute()
     )
     if not marked:
         return _stored_meanwhile(user, cipher)
     log.warning("user %s: the SSO refused the refresh token; the pilot has to log in again", user.id)
-    raise NeedsLogin(REFUSED)
+    raise NeedsLogin(reason)
 
 
 def _sold(user: User, cipher: TokenCipher) -> str:

@@ -10,7 +10,7 @@ from peewee import DateTimeField
 
 from database import db, execute
 from esi.rate_limit import SLICES
-from models import TABLES, Gate, Killmail, RateBucket, RateSlot
+from models import TABLES, FailingOwner, Gate, Killmail, RateBucket, RateSlot, RefreshSlot
 
 
 def shift_database(seconds: float) -> None:
@@ -31,6 +31,8 @@ def shift_database(seconds: float) -> None:
                 if moved:
                     model.update(**moved).where(cast(Any, row)._pk_expr()).execute()
         Gate.update(closed_until=Gate.closed_until - seconds).where(Gate.closed_until > 0).execute()
+        FailingOwner.update(failed_at=FailingOwner.failed_at - seconds).execute()
+        RefreshSlot.update(held_until=RefreshSlot.held_until - seconds).where(RefreshSlot.held_until > 0).execute()
         RateSlot.update(next_at=RateSlot.next_at - seconds).execute()
         for bucket in list(RateBucket.select()):
             _shift_bucket(bucket, seconds)

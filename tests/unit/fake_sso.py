@@ -41,7 +41,10 @@ def expire(user: User, left: timedelta = timedelta()) -> None:
 
 @dataclass
 class FakeSso:
-    """`calls`: refresh tokens as they came in. `failure`: raised instead of an answer. `meanwhile`: runs during one."""
+    """`calls`: refresh tokens as they came in. `failure`: raised instead of an answer. `meanwhile`: runs during one.
+
+    `failures`: errors to come for one refresh token each, first come first raised; the last one stays.
+    """
 
     rotates: bool = False
     life: timedelta = timedelta(minutes=20)
@@ -50,6 +53,9 @@ class FakeSso:
     meanwhile: Callable[[], None] = lambda: None
     calls: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
+    failures: dict[str, list[SsoError | None]] = field(default_factory=dict)
+    most_at_once: int = 0
+    _at_once: int = 0
     _owners: dict[str, Identity] = field(default_factory=dict)  # by refresh token
     _identities: dict[str, Identity] = field(default_factory=dict)  # by access token
     _issued: int = 0
@@ -76,9 +82,16 @@ class FakeSso:
         with self._lock:
             self.calls.append(refresh_token)
             owner = self._owners.get(refresh_token)
-        self.meanwhile()
-        if self.failure is not None:
-            raise self.failure
+            failure = self._failure_of(refresh_token)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            self.meanwhile()
+        finally:
+            with self._lock:
+                self._at_once -= 1
+        if failure is not None:
+            raise failure
         if owner is None:
             raise SsoRefused("token refresh: the SSO refused the grant (invalid_grant); a new login is needed")
         with self._lock:
@@ -100,6 +113,12 @@ class FakeSso:
             raise self.failure
         self.revoked.append(refresh_token)
         self._owners.pop(refresh_token, None)
+
+    def _failure_of(self, refresh_token: str) -> SsoError | None:
+        of_this_token = self.failures.get(refresh_token)
+        if not of_this_token:
+            return self.failure
+        return of_this_token.pop(0) if len(of_this_token) > 1 else of_this_token[0]
 
     def alive(self) -> list[str]:
         """The refresh tokens that it would still accept."""

@@ -20,14 +20,13 @@ import tokens
 from database import utcnow
 from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoUnavailable
 from esi.sso import Identity
-from esi.sso_road import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from models import User
+from esi.sso_gate import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from models import FailingOwner, RefreshSlot, User
 from settings import KILLMAIL_SCOPE
 from tests.unit.esi.limiting import time_passes
 from tests.unit.fake_sso import SECRET, expire, log_in, pilot
 from tokens import NeedsLogin, TokenCipher, TokenUnavailable, UndecryptableToken, access_token
-from tokens.errors import NO_REFRESH_TOKEN, NO_SCOPE, OWNER_CHANGED, REFUSED
-from tokens.refresh import AFTER_THE_OTHERS
+from tokens.errors import NO_REFRESH_TOKEN, NO_SCOPE, OWNER_CHANGED, REFUSED, REFUSED_AFTER_LOSS
 
 #: Columns that a failed refresh must leave as they were.
 WHAT_A_LOGIN_STORED = [
@@ -84,7 +83,7 @@ def test_a_token_is_refreshed_in_its_last_minute(any_db, sso, cipher, left, refr
     assert len(sso.calls) == refreshes
 
 
-@pytest.mark.parametrize(("rotates", "most"), [(False, 4), (True, 5)])
+@pytest.mark.parametrize(("rotates", "most"), [(False, 5), (True, 6)])
 def test_a_refresh_stores_what_came_back(any_db, sso, cipher, rotates, most):
     # Given a login whose access token has run out
     user = log_in(sso, cipher)
@@ -121,10 +120,9 @@ def test_every_refresh_encrypts_anew_with_the_first_key(any_db, sso):
 @pytest.mark.parametrize(
     ("failure", "retry_after"),
     [
-        (SsoUnavailable("token refresh: no answer"), FIRST_PAUSE_SECONDS),
+        (SsoUnavailable("token refresh: no answer"), 0.0),
         (SsoUnavailable("token refresh: the SSO answered 429", retry_after=7.5), 7.5),
-        (SsoUnavailable("token refresh: the SSO answered 503", retry_after=0.0), FIRST_PAUSE_SECONDS),
-        (SsoConfiguration("token refresh: the SSO answered invalid_client"), FIRST_PAUSE_SECONDS),
+        (SsoConfiguration("token refresh: the SSO answered invalid_client"), 0.0),
     ],
 )
 def test_an_sso_that_cannot_answer_disables_nobody(any_db, sso, cipher, failure: SsoError, retry_after):
@@ -134,11 +132,12 @@ def test_an_sso_that_cannot_answer_disables_nobody(any_db, sso, cipher, failure:
     sso.failure = failure
     with pytest.raises(TokenUnavailable) as raised:
         access_token(user.id, sso, cipher)
-    assert raised.value.retry_after == retry_after + AFTER_THE_OTHERS
+    assert (raised.value.retry_after, raised.value.own_fault) == (retry_after, True)
+    assert str(failure) in str(raised.value)
     assert stored(user) == before
-    # And when it is back, the first call after the pause is served: the lease was given back
+    # And when it is back, the next call is served: lease and slot were given back
+    assert [slot.held_until for slot in RefreshSlot.select()] == [0.0] * 4
     sso.failure = None
-    time_passes(retry_after + 1)
     assert access_token(user.id, sso, cipher).startswith("access-")
 
 
@@ -168,6 +167,49 @@ def test_a_refused_refresh_token_needs_a_login_and_is_not_tried_again(any_db, ss
     assert after.needs_login_reason == REFUSED
     assert after.next_sync_at is None
     assert after.refresh_claimed_until is None
+
+
+LOST = SsoUnavailable("token refresh: no answer within the read timeout", answer_lost=True)
+
+
+def test_a_refresh_whose_answer_was_lost_is_asked_for_once_more_at_once(any_db, sso, cipher):
+    """Given an SSO that has replaced the token, and still accepts the old one for a moment."""
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.failures[cipher.decrypt(user.refresh_token)] = [LOST, None]
+    assert access_token(user.id, sso, cipher) == cipher.decrypt(User.get_by_id(user.id).access_token)
+    assert len(sso.calls) == 2
+    assert FailingOwner.select().count() == 0, "the pilot had no failure"
+
+
+def test_a_second_lost_answer_is_a_failure_like_any_other(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.failure = LOST
+    with pytest.raises(TokenUnavailable) as raised:
+        access_token(user.id, sso, cipher)
+    assert raised.value.own_fault
+    assert len(sso.calls) == 2
+
+
+def test_a_failure_with_an_answer_is_not_repeated(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.failure = SsoUnavailable("token refresh: the SSO answered 500; try again later")
+    with pytest.raises(TokenUnavailable):
+        access_token(user.id, sso, cipher)
+    assert len(sso.calls) == 1
+
+
+def test_a_refusal_directly_after_a_lost_answer_has_a_reason_of_its_own(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    refresh_token = cipher.decrypt(user.refresh_token)
+    sso.failures[refresh_token] = [LOST, None]
+    sso.refuse(refresh_token)
+    with pytest.raises(NeedsLogin) as raised:
+        access_token(user.id, sso, cipher)
+    assert raised.value.reason == REFUSED_AFTER_LOSS == User.get_by_id(user.id).needs_login_reason
 
 
 def test_a_sold_character_is_signed_out_and_its_tokens_deleted(any_db, sso, cipher):

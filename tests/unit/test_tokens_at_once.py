@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,14 @@ import pytest
 
 import accounts
 from database import db, utcnow
+from esi import refresh_slots
 from esi.errors import SsoUnavailable
-from models import User
+from esi.refresh_slots import KEPT_FOR_INTERACTIVE, SLOTS
+from models import RefreshSlot, User
 from tests.unit.fake_sso import InterruptedCipher, expire, log_in, pilot
 from tokens import NeedsLogin, TokenUnavailable, access_token
 from tokens.access import LEASE
-from tokens.errors import NOT_LINKED, REFUSED
+from tokens.errors import BUSY, NOT_LINKED, REFUSED
 
 #: Seconds any wait in here may take before the test fails.
 LIMIT = 20.0
@@ -52,6 +55,44 @@ def test_eight_at_once_make_one_refresh_and_get_one_token(any_db, sso, cipher):
         answers = {asker.result(LIMIT) for asker in askers}
     assert len(sso.calls) == 1
     assert answers == {cipher.decrypt(User.get_by_id(user.id).access_token)}
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+def test_of_eight_pilots_refreshes_at_most_four_are_at_the_sso_at_once(any_db, sso, cipher, interactive):
+    """Given eight expired tokens and eight threads, Then all are refreshed, and one slot is left for who waits."""
+    users = [log_in(sso, cipher, pilot(90_000_001 + number)) for number in range(8)]
+    for user in users:
+        expire(user)
+    most = SLOTS if interactive else SLOTS - KEPT_FOR_INTERACTIVE
+    start, one_too_many = threading.Barrier(8), threading.Barrier(most + 1)
+
+    def answer() -> None:
+        """When one request too many has arrived, or after half a second."""
+        with contextlib.suppress(threading.BrokenBarrierError):
+            one_too_many.wait(0.5)
+
+    sso.meanwhile = answer
+
+    def ask(user: User) -> str:
+        start.wait(LIMIT)
+        return str(access_token(user.id, sso, cipher, interactive=interactive))
+
+    with ThreadPoolExecutor(8) as pool:
+        tokens = [asker.result(LIMIT) for asker in [pool.submit(in_own_connection, ask, user) for user in users]]
+    assert len(set(tokens)) == len(sso.calls) == 8
+    assert sso.most_at_once == most
+    assert all(slot.held_until == 0 for slot in RefreshSlot.select())
+
+
+def test_a_pilot_who_waits_finds_a_slot_while_the_background_holds_all_of_its_own(any_db, sso, cipher):
+    users = [log_in(sso, cipher, pilot(90_000_001 + number)) for number in range(2)]
+    for user in users:
+        expire(user)
+    while refresh_slots.take(None, ("", ""), interactive=False):
+        pass
+    with pytest.raises(TokenUnavailable, match=BUSY):
+        access_token(users[0].id, sso, cipher)
+    assert access_token(users[1].id, sso, cipher, interactive=True).startswith("access-")
 
 
 def test_a_refresh_that_ended_between_the_look_and_the_claim_is_not_repeated(any_db, sso, cipher, token_key):

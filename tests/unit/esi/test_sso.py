@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from esi.errors import SsoConfiguration, SsoRefused, SsoUnavailable
+from esi.errors import SsoConfiguration, SsoError, SsoRefused, SsoUnavailable
 from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.sso import LoginRequest, SsoClient, TokenSet
 from tests.unit.esi.raw_server import Step, reply
@@ -133,6 +133,43 @@ def test_only_a_refusal_of_the_token_endpoint_is_permanent(sso, world, step, kin
     assert caught.value.permanent is (kind is SsoRefused)
     assert caught.value.retry_after == wait
     assert len(world.asked(TOKEN)) == 1, "nothing is retried here"
+
+
+@pytest.mark.parametrize("name", REFRESH_ERRORS)
+def test_a_failure_says_whether_the_sso_may_have_replaced_the_token(sso, world, name):
+    """It may have, where the request arrived and no whole answer came back, or a proxy's in its place."""
+    world.answer(TOKEN, REFRESH_ERRORS[name][0])
+
+    with pytest.raises(SsoError) as caught:
+        sso.refresh(REFRESH_TOKEN)
+
+    lost = ("reset", "hang", "502", "504", "truncated", "200 html", "200 list")
+    assert caught.value.answer_lost is (name in lost)
+    assert caught.value.whole_service is False, "the token was sent: it may be this pilot's alone"
+
+
+@pytest.mark.parametrize("path", [METADATA, JWKS])
+@pytest.mark.parametrize("step", [reply(500, b""), reply(200, b"<html>"), Step(b"", then="reset")])
+def test_what_fails_before_a_token_is_sent_concerns_all_pilots(sso, world, path, step):
+    world.answer(path, step)
+
+    with pytest.raises(SsoError) as caught:
+        sso.verify(world.token())
+
+    assert (caught.value.whole_service, caught.value.answer_lost) == (True, False)
+
+
+def test_a_refused_connection_concerns_all_pilots(sso, world, server):
+    world.answer(TOKEN, reply(500, b""))
+    with pytest.raises(SsoError):
+        sso.refresh(REFRESH_TOKEN)  # the endpoints are known now
+    sso.close()
+    server.stop()
+
+    with pytest.raises(SsoUnavailable) as caught:
+        sso.refresh(REFRESH_TOKEN)
+
+    assert (caught.value.whole_service, caught.value.answer_lost) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import ledger
 from database import execute, utcnow
 from ledger import SyncToSend
 from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, FAILED_SYNC_BACKOFF, LIST_BACKOFF, SYNC_RESEND_AFTER
-from models import Lock, Sync, SyncState, Trigger, User
+from models import Lock, RefreshSlot, Sync, SyncState, Trigger, User
 from tests.unit.ledger.world import (
     COOLDOWN,
     HOUR,
@@ -218,6 +218,7 @@ def test_who_is_alone_takes_everything_back_at_once(user, other):
     listing = reading(other).sync_id
     ledger.set_wake(utcnow() + HOUR)
     User.update(refresh_claimed_until=utcnow() + HOUR).execute()
+    RefreshSlot.update(held_until=4e9).execute()
     # When the one process there is starts again
     ledger.reset_unfinished()
     # Then nothing is in anybody's hands
@@ -233,6 +234,7 @@ def test_who_is_alone_takes_everything_back_at_once(user, other):
     assert sync_row(fetching).state == SyncState.FETCHING
     assert ledger.set_wake(utcnow() + HOUR)
     assert User.select().where(User.refresh_claimed_until.is_null(False)).count() == 0
+    assert RefreshSlot.select().where(RefreshSlot.held_until > 0).count() == 0
     assert not settle(claim).stored
     stored(3, 4, 5)
 

@@ -1,0 +1,155 @@
+"""Whether the SSO may be asked for tokens now: one row of `gates`, shared by every process.
+
+An SSO that hangs holds a thread for as long as a timeout lasts, so it is not asked while it is away. The invariants:
+one pilot's problem closes nothing: the gate closes only when several different users failed in a row, with no success
+by anyone in between (`esi/failing_owners.py`); while it is closed no one asks; when the pause is over one asks, for
+all, and a user whose own refresh failed before lets the others go first. A failed probe makes the pause longer, a
+success opens the gate and forgets the failures. A login's code is exchanged whatever this says: it cannot wait.
+
+What counts as a failure, and what the pilot is told, is left to `tokens/`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from dataclasses import dataclass, replace
+
+from esi import failing_owners, rate_store, refresh_slots
+from esi.rate_limit import back_off
+from esi.refresh_slots import Slot
+
+logger = logging.getLogger(__name__)
+
+#: The row's name, and the one under which failures are counted.
+GATE = "login service"
+#: Different users that have to fail in a row, with no success in between, before the gate closes.
+USERS_THAT_CLOSE = 5
+#: Seconds the gate is closed at first, and at most after many failed probes. The SSO's restart takes minutes.
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 300.0
+#: Seconds the others wait for a probe, should it not come back: as long as its slot is leased.
+PROBE_SECONDS = refresh_slots.LEASE_SECONDS
+#: Seconds by which a user whose refresh failed comes back after the others: if the fault is the user's own after all,
+#: another user finds the SSO well before.
+AFTER_THE_OTHERS = 5.0
+#: Seconds to wait for a slot, and between two looks whether one is free. A refresh takes well under a second.
+SLOT_WAIT_SECONDS, SLOT_POLL_SECONDS = 2.0, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Permission for one refresh. Release its slot after the request; report `answered` or `failed` exactly once.
+
+    `probe`: the request finds out, for all, whether the SSO answers again.
+    """
+
+    owner: int
+    slot: Slot
+    probe: bool = False
+
+
+class SsoClosed(Exception):
+    """The SSO is not asked now. `reason`: what was wrong with it, for the pilot. `wait`: seconds until it may be."""
+
+    def __init__(self, reason: str, wait: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.wait = wait
+
+
+class SsoBusy(Exception):
+    """As many refreshes as may be are in progress; nothing is wrong with the SSO."""
+
+
+def enter(owner: int, *, interactive: bool = False, wait_seconds: float = SLOT_WAIT_SECONDS) -> Permit:
+    """Permission for one refresh of this user. Raises SsoClosed, and SsoBusy when no slot is free for that long.
+
+    One statement where the gate is open and a slot is free.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        slot = refresh_slots.take(GATE, _COUNTED, interactive=interactive)
+        if slot is not None:
+            return Permit(owner, slot)
+        now, gate = rate_store.read_gate(GATE)
+        if gate.failures:
+            return _probe(owner, now, gate, interactive=interactive)
+        while not refresh_slots.any_free(interactive=interactive):
+            if time.monotonic() >= deadline:
+                raise SsoBusy
+            time.sleep(SLOT_POLL_SECONDS)
+
+
+def closure() -> SsoClosed | None:
+    """What `enter` would raise, for a caller that asks nothing: None where the gate is open."""
+    now, gate = rate_store.read_gate(GATE)
+    return SsoClosed(gate.reason, gate.closed_until - now) if gate.failures and gate.closed_until > now else None
+
+
+def release(permit: Permit) -> None:
+    """The request is over, one way or the other: its slot is free."""
+    refresh_slots.release(permit.slot)
+
+
+def renew(permit: Permit) -> Permit | None:
+    """The permit for a second request directly after the first; None if its slot may have gone to another caller."""
+    slot = refresh_slots.renew(permit.slot)
+    return None if slot is None else replace(permit, slot=slot)
+
+
+def answered(permit: Permit) -> None:
+    """The refresh succeeded: the SSO works, and failures so far were their users' own."""
+    if permit.slot.failures_noted:
+        failing_owners.forget(GATE)
+    if permit.probe and rate_store.forget_failures(GATE):
+        logger.info("%s: the gate is open again", GATE)
+
+
+def failed(
+    permit: Permit, reason: str, retry_after: float | None, *, whole_service: bool = False, level: int = logging.WARNING
+) -> SsoClosed | None:
+    """Count a refresh that ended without tokens. None: the failure is this user's own; else the gate is closed.
+
+    `whole_service`: no single user can have caused it; it counts each time, also where the installation has one pilot.
+    `retry_after`: seconds the SSO asked for. `level`: of the log line, should this failure close the gate.
+    """
+    now, gate = rate_store.read_gate(GATE)
+    if gate.failures and not permit.probe:
+        # It was closed while this request was on its way: the same failure, which makes the pause no longer.
+        return SsoClosed(gate.reason, max(gate.closed_until - now, 0.0))
+    failing = failing_owners.add(GATE, _anonymous() if whole_service else permit.owner, now)
+    pause = retry_after or back_off(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, gate.failures)
+    if permit.probe:
+        rate_store.keep_closed(GATE, now + pause, reason)
+        logger.info("%s: still closed; next try in %.0f s: %s", GATE, pause, reason)
+    elif failing < USERS_THAT_CLOSE:
+        return None
+    elif rate_store.close_gate(GATE, now, now + pause, reason):
+        logger.log(level, "%s: closed after %s failures in a row; next try in %.0f s: %s", GATE, failing, pause, reason)
+    return SsoClosed(reason, pause)
+
+
+def _probe(owner: int, now: float, gate: rate_store.Gate, *, interactive: bool) -> Permit:
+    """Become the one that tries a gate whose pause is over. Raises SsoClosed."""
+    opens = gate.closed_until
+    if opens <= now and failing_owners.includes(GATE, owner):
+        opens += AFTER_THE_OTHERS
+    if opens > now:
+        raise SsoClosed(gate.reason, opens - now)
+    slot = refresh_slots.take(None, _COUNTED, interactive=interactive)
+    if slot is None:
+        raise SsoClosed(gate.reason, SLOT_WAIT_SECONDS)
+    if not rate_store.take_probe(GATE, now, now + PROBE_SECONDS):
+        refresh_slots.release(slot)
+        raise SsoClosed(gate.reason, PROBE_SECONDS)
+    return Permit(owner, slot, probe=True)
+
+
+def _anonymous() -> int:
+    """A number that is no user's, new each time: below zero, 62 bits."""
+    return -1 - secrets.randbits(62)
+
+
+#: Under what `failing_owners` counts for this gate.
+_COUNTED = (GATE, GATE)

@@ -1,0 +1,172 @@
+"""Syncs whose access token has to be refreshed: what the SSO does to one pilot, and what it does to all of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+import runtime
+from database import utcnow
+from esi.sso_gate import USERS_THAT_CLOSE
+from ledger.rules import LIST_BACKOFF, LOGIN_SERVICE_BACKOFF
+from models import Gate, Sync, SyncState, User
+from simulator.grants import OddAnswer
+from tests.actors.asking import ask, only_sync
+from tests.actors.simulated import Pilot, Simulated
+
+#: What the SSO may answer for one pilot alone.
+ODD_ANSWERS = {
+    "500": OddAnswer(500, {"error": "server_error"}),
+    "invalid_token": OddAnswer(400, {"error": "invalid_token", "error_description": "In words of its own."}),
+    "invalid_scope": OddAnswer(400, {"error": "invalid_scope"}),
+    "unauthorized_client": OddAnswer(400, {"error": "unauthorized_client"}),
+    "429": OddAnswer(429, {"error": "rate_limited"}, {"Retry-After": "40"}),
+    "malformed": OddAnswer(200, {"access_token": 7, "expires_in": "soon"}),
+    "unknown 4xx": OddAnswer(418, {}),
+}
+
+
+def expire_all() -> None:
+    User.update(access_token=None, expires_at=None).execute()
+
+
+def refreshes(simulated: Simulated) -> int:
+    return len([entry for entry in simulated.asked("token") if entry.grant_type == "refresh_token"])
+
+
+def last_sync_of(pilot: Pilot) -> Sync:
+    return Sync.select().where(Sync.user == pilot.user_id).order_by(Sync.id.desc()).get()
+
+
+def set_sso_down(simulated: Simulated, *, down: bool) -> None:
+    simulated.call(lambda state: setattr(state, "sso_down_until", 4e9 if down else 0.0))
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS.values(), ids=ODD_ANSWERS.keys())
+def test_an_odd_answer_for_one_pilot_ends_that_pilots_sync_and_delays_no_other(simulated, sync, later, tick, answer):
+    odd, *healthy = [simulated.pilot(1) for _ in range(4)]
+    simulated.call(lambda state: state.grants.odd_answers.update({odd.character_id: answer}))
+    expire_all()
+    sync(odd)
+    for _ in range(len(LIST_BACKOFF) + 2):
+        for pilot in healthy:
+            User.update(access_token=None, expires_at=None).where(User.id == pilot.user_id).execute()
+            assert sync(pilot).state == SyncState.FINISHED
+        later(400)
+        tick()
+    assert not Gate.select().where(Gate.failures > 0).exists()
+    ended = last_sync_of(odd)
+    assert (ended.state, ended.attempts) == (SyncState.FAILED, len(LIST_BACKOFF))
+    assert "no usable access token for this character" in ended.error
+    assert odd.user.next_sync_at > utcnow()
+    assert odd.user.needs_login_reason is None
+
+    # And it heals without anyone's help
+    simulated.call(lambda state: state.grants.odd_answers.clear())
+    assert sync(odd).state == SyncState.FINISHED
+
+
+def test_an_sso_that_is_down_delays_all_and_fails_no_one(simulated, sync, later, tick):
+    pilots = [simulated.pilot(1) for _ in range(USERS_THAT_CLOSE + 3)]
+    expire_all()
+    set_sso_down(simulated, down=True)
+    for pilot in pilots:
+        row = sync(pilot)
+        assert row.state == SyncState.LISTING
+        assert "login service" in row.waiting_for
+    for _ in range(10):
+        later(300)
+        tick()
+    rows = list(Sync.select())
+    assert {row.state for row in rows} == {SyncState.LISTING}, "an outage fails no sync"
+    # Only what failed before the gate closed has spent an attempt, and one only.
+    assert sorted(row.attempts for row in rows) == [0] * 4 + [1] * (USERS_THAT_CLOSE - 1)
+    assert User.select().where(User.needs_login_reason.is_null(False)).count() == 0
+    assert simulated.asked("recent") == []
+
+    set_sso_down(simulated, down=False)
+    for _ in range(3):
+        later(310)
+        tick()
+    assert {row.state for row in Sync.select()} == {SyncState.FINISHED}
+
+
+def test_the_only_pilot_is_due_again_within_the_hour_however_long_the_sso_was_down(simulated, sync, later, tick):
+    pilot = simulated.pilot(1)
+    set_sso_down(simulated, down=True)
+    for _ in range(5):  # the fifth failure in a row would push a list's next sync out by a day
+        expire_all()
+        sync(pilot)
+        for _ in range(len(LIST_BACKOFF) + 1):
+            later(400)
+            tick()
+        assert only_failed(pilot)
+        assert pilot.user.next_sync_at <= utcnow() + LOGIN_SERVICE_BACKOFF
+    set_sso_down(simulated, down=False)
+    assert sync(pilot).state == SyncState.FINISHED
+
+
+def only_failed(pilot: Pilot) -> bool:
+    row = last_sync_of(pilot)
+    assert row.error is not None
+    return row.state == SyncState.FAILED and "503" in row.error
+
+
+def test_a_login_service_that_has_another_characters_token_for_this_one_fails_the_sync_in_the_end(
+    simulated, sync, later, tick
+):
+    """Given what is wrong with one user's tokens alone, Then their sync ends, and no one has to log in for it."""
+    pilot, other = simulated.pilot(2), simulated.pilot(2)
+    expire_all()
+    mine, theirs = (runtime.cipher().decrypt(each.user.refresh_token) for each in (pilot, other))
+    simulated.call(lambda state: state.grants._tokens.update({mine: state.grants._tokens[theirs]}))
+    sync(pilot)
+    for _ in range(6):
+        later(1000)
+        tick()
+    row = last_sync_of(pilot)
+    assert (row.state, row.attempts) == (SyncState.FAILED, 4)
+    assert "another character's token" in row.error
+    assert pilot.user.needs_login_reason is None
+    assert sync(other).state == SyncState.FINISHED
+
+
+def test_a_wrong_client_secret_is_told_and_not_called_an_outage(simulated, sync, configure):
+    pilots = [simulated.pilot(1) for _ in range(USERS_THAT_CLOSE + 2)]
+    expire_all()
+    configure(EVE_CLIENT_SECRET="of-another-application")
+    for pilot in pilots:
+        row = sync(pilot)
+        assert row.state == SyncState.LISTING
+        assert timedelta(0) < row.waiting_until - utcnow() < timedelta(minutes=2)
+        assert "EVE_CLIENT_SECRET" in row.waiting_for
+        assert "does not answer" not in row.waiting_for
+    assert refreshes(simulated) == USERS_THAT_CLOSE
+
+
+def test_a_refused_refresh_token_fails_the_sync_and_asks_for_a_login(simulated, sync):
+    pilot = simulated.pilot(2)
+    expire_all()
+    simulated.call(lambda state: state.grants.revoke_pilot(pilot.character_id))
+    row = sync(pilot)
+    assert row.state == SyncState.FAILED
+    assert "Log in again" in row.error
+    assert pilot.user.needs_login_reason is not None
+    assert pilot.user.next_sync_at is None
+    assert ask(pilot).queued is False
+
+
+def test_a_sold_character_fails_the_sync_and_says_why(simulated, sync):
+    pilot = simulated.pilot(2)
+    expire_all()
+
+    def sell(state):
+        state.world.pilots[pilot.character_id].transfers += 1
+
+    simulated.call(sell)
+    sync(pilot)
+    row = only_sync()
+    assert row.state == SyncState.FAILED
+    assert "another account" in row.error
+    assert simulated.asked("recent") == []
