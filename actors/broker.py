@@ -24,10 +24,11 @@ import settings
 from actors.memory import InMemoryBroker
 from actors.messages import CheckedEncoder, CheckedRabbitmqBroker
 from actors.middleware import Connections, DefaultPriority, EndsWithMaster, FetchClaims, NoSecretsInMessages, Stopping
-from actors.queues import MAX_PRIORITY
+from actors.queues import CLOCKS_APART_MS, MAX_PRIORITY
 
-#: A cron message older than this (seconds) is skipped: the next one does the same.
-STALE_CRON_SECONDS = 50
+#: A cron message older than this (seconds, by the reader's clock) is skipped: the next one does the same. After an
+#: outage of the workers the last few are run one after the other, which does nothing twice.
+STALE_CRON_SECONDS = 50 + CLOCKS_APART_MS // 1000
 #: How long RabbitMQ may refuse to read before its connection counts as broken.
 BLOCKED_TIMEOUT_SECONDS = 30
 
@@ -89,7 +90,8 @@ def _start_service(config: settings.Settings) -> bool:
         )
     config.require_eve_application()
     logs.configure(config)
-    database.connect(config.database_url)
+    # The threads of a worker add theirs when it starts.
+    database.connect(config.database_url, max_connections=database.OTHER_CONNECTIONS)
     events.configure(config.rabbitmq_url)
     try:
         migrations.check()

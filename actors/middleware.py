@@ -23,7 +23,7 @@ import ledger
 import migrations
 from actors.permits import permit_for
 from actors.queues import KILLMAILS, MAINTENANCE, MAINTENANCE_PRIORITY, NAMES, NAMES_PRIORITY
-from database import UNAVAILABLE_ERRORS, db, from_epoch, keep_connected
+from database import UNAVAILABLE_ERRORS, add_connections, db, from_epoch, keep_connected
 from esi.errors import EsiTransport
 from esi.limiter import Closed, RequestPermit
 from esi.rate_limit import RateGroup
@@ -85,6 +85,12 @@ class Connections(Middleware):
     ) -> None:
         if isinstance(exception, UNAVAILABLE_ERRORS):
             discard_connection()
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        add_connections(worker.worker_threads)
+
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        add_connections(-worker.worker_threads)
 
     def before_worker_thread_shutdown(self, broker: dramatiq.Broker, thread: Any) -> None:
         if not db.is_closed():

@@ -19,7 +19,7 @@ from actors import sending
 from actors.dispatching import dispatch_now
 from actors.names import names_wanted, resolve_names
 from actors.prices import refresh_prices
-from actors.queues import FIRST, MAINTENANCE, SECOND
+from actors.queues import CLOCKS_APART_MS, FIRST, MAINTENANCE, SECOND
 from actors.syncs import FINALIZE_PRIORITY, finalize_sync
 from actors.users import send_sync
 from esi.rate_limit import CHAR_KILLMAIL
@@ -38,7 +38,7 @@ BATCH = 1_000
     priority=SECOND,
     max_retries=0,  # the next look is SCHEDULE_MINUTES away and finds the same users
     time_limit=5 * 60_000,  # MOST_USERS in twenty statements, and a message each
-    max_age=5 * 60_000,  # half the usual time between two looks: an older one would find nobody
+    max_age=5 * 60_000 + CLOCKS_APART_MS,  # the next look finds the same users
     periodic=cron(f"*/{settings.current().schedule_minutes} * * * *"),
 )
 def queue_due_users() -> None:
@@ -60,7 +60,7 @@ def queue_due_users() -> None:
     priority=FIRST,
     max_retries=0,  # the next tick does the same
     time_limit=5 * 60_000,  # a backlog of leases after an outage, in batches
-    max_age=60_000,  # the next one is here
+    max_age=60_000 + CLOCKS_APART_MS,  # the next one has arrived
     periodic=cron("* * * * *"),
 )
 def tend_ledger() -> None:

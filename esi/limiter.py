@@ -14,9 +14,9 @@ import threading
 import time
 from dataclasses import dataclass, replace
 
+from database import clock
 from esi import rate_store
 from esi.charges import Spent
-from esi.clock import DatabaseClock
 from esi.permit import RequestPermit, Reservation, count_downtime, give_back, stay_down
 from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.rate_limit import Bucket, RateGroup, cost_of, reserve_of
@@ -98,7 +98,7 @@ class Limiter:
 
     def __init__(self, requests_per_second: float) -> None:
         self._interval = SPACING / requests_per_second
-        self._clock = DatabaseClock()
+        self._clock = clock
         self._log = RoadLog()
         self._swept = ""
         #: Threads of one process take turns: at once they would only make each other decide again.

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from clock import DatabaseClock
 from esi import charges, failing_owners, rate_store
 from esi.charges import MARGIN_SECONDS, Change, Spent
-from esi.clock import DatabaseClock
 from esi.rate_headers import RateHeaders, parse_rate_headers
 from esi.rate_limit import ERRORS, STATUS, UNBUCKETED, Bucket, RateGroup, is_counted_error
 from esi.rate_store import Gate

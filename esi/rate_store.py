@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import database
+from clock import DatabaseClock
 from database import db, execute, is_sqlite, lock_clause
-from esi.clock import DatabaseClock
 from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.rate_limit import CLOCK_SLACK_SECONDS, ERRORS, Bucket, RateGroup
 
@@ -77,7 +78,7 @@ class View:
 
 def read(bucket_key: str, clock: DatabaseClock) -> View:
     """Slot, bucket and gates in one statement, which sets the clock, too."""
-    sent, now_here = time.monotonic(), time.time()
+    sent, now_here = time.monotonic(), clock.now()
     now = "?" if is_sqlite() else _NOW
     rows = execute(
         f"""
@@ -95,7 +96,8 @@ def read(bucket_key: str, clock: DatabaseClock) -> View:
         _create_slots()
         return read(bucket_key, clock)
     now_there = float(slot[6])
-    clock.observe(sent, now_there, sent if is_sqlite() else time.monotonic())
+    if not is_sqlite():
+        clock.observe(sent, now_there, time.monotonic())
     bucket, stored, errors = None, ("", 0, 0.0), Bucket(ERRORS.allowance, ERRORS.window_seconds)
     gates: dict[str, Gate] = {}
     for name, text, number, window_seconds, refusals, at, _ in rows:
@@ -139,7 +141,7 @@ def read_gate(name: str) -> tuple[float, Gate]:
     [(now, *row)] = execute(
         f"SELECT {'?' if is_sqlite() else _NOW}, gates.closed_until, gates.reason, gates.failures "
         "FROM (SELECT 1 AS one) AS one LEFT JOIN gates ON gates.name = ?",
-        ([time.time()] if is_sqlite() else []) + [name],
+        ([database.clock.now()] if is_sqlite() else []) + [name],
     ).fetchall()
     closed_until, reason, failures = row
     if failures is None:
@@ -150,7 +152,7 @@ def read_gate(name: str) -> tuple[float, Gate]:
 def take_slot(interval: float, horizon: float) -> float | None:
     """Reserve the next slot and return its time; None, and nothing taken, if it is `horizon` seconds away."""
     if is_sqlite():
-        now = time.time()
+        now = database.clock.now()
         far = now + _FARTHEST_SLOT + interval
         parameters = (far, now, interval, SLOTS, now + horizon, far, interval)
         rows = execute(_SLOT_SQLITE, parameters).fetchall()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from clock import CLOCKS_APART
 from database import db, execute, lock_clause, placeholders, utcnow
 from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
-    CLOCKS_APART,
     ESI_ASKS_TO_WAIT,
     FULL_WALK_EVERY,
     INTERACTIVE_PRIORITY,

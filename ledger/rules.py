@@ -20,8 +20,6 @@ LIST_LEASE = timedelta(seconds=90)
 UNBELIEVABLE_LEASE = timedelta(minutes=10)
 UNBELIEVABLE_SYNC_WAIT = timedelta(hours=3)
 UNBELIEVABLE_WAIT = timedelta(days=3)
-#: What the clocks of two machines may differ by.
-CLOCKS_APART = timedelta(minutes=5)
 #: A queued sync whose message did not arrive for so long is sent again.
 SYNC_RESEND_AFTER = timedelta(minutes=2)
 #: Even where nothing changed, all pages are read without an ETag this often: it heals what a moving list hid.

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import migrations
-from database import db, execute
+from database import clock, db, execute
 from settings import Settings
 
 #: Seconds between two looks of --watch.
@@ -120,7 +120,7 @@ def _road(road: dict[str, Any]) -> str:
     if road.get("remaining") is not None:
         parts.append(f"{road['remaining']} of {road['allowance']} tokens left")
     until = road.get("closed_until")
-    if until and until > time.time():
+    if until and until > clock.now():
         parts.append(f"closed until {datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC: {road.get('reason') or ''}")
     return "; ".join(parts) or "open"
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
 
 import actors
 import events
 import ledger
 import runtime
 import settings
+from actors.downtime import ask_whether_up
 from actors.schedule import queue_due_users, tend, tend_ledger
 from actors.syncs import finalize_sync
 from database import utcnow
@@ -33,6 +37,19 @@ def test_users_who_are_not_due_are_left_alone(simulated, post):
     User.update(next_sync_at=None).where(User.id == refused.user_id).execute()
     queue_due_users()
     assert [row.user_id for row in Sync.select()] == [due.user_id]
+
+
+@pytest.mark.parametrize("seconds", [51, 100, 200])
+def test_a_worker_whose_clock_is_ahead_of_the_schedulers_does_what_is_due(simulated, crew, seconds):
+    """By its clock each message is that old when it arrives, and Dramatiq and periodiq compare it with nothing else."""
+    pilot = simulated.pilot(2)
+    sent = time.time() - seconds
+    for actor in (queue_due_users, tend_ledger, ask_whether_up):
+        message = actor.message_with_options(scheduled_at=datetime.fromtimestamp(sent, UTC).isoformat())
+        actors.broker.enqueue(message._replace(message_timestamp=int(sent * 1000)))
+    crew.drain()
+    assert stored() == simulated.list_of(pilot)
+    assert crew.dead == []
 
 
 def test_firing_twice_at_once_is_harmless(simulated, crew, post):

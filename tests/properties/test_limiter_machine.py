@@ -22,10 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+import clock
 import database
-from esi import clock, limiter, rate_store
+from esi import limiter, rate_store
 from esi.charges import FIRST_BACK_OFF_SECONDS
-from esi.clock import DatabaseClock
 from esi.limiter import TRIAL_SECONDS, Closed, Limiter
 from esi.permit import RequestPermit
 from esi.rate_headers import MAX_WAIT_SECONDS
@@ -307,7 +307,7 @@ class LimiterMachine(RuleBasedStateMachine):
             self.esi.charge(flight.charge.at, flight.unheard_of, known=False)
 
     def _bucket(self) -> Bucket | None:
-        return rate_store.read("killmail:ip", DatabaseClock()).bucket
+        return rate_store.read("killmail:ip", database.clock).bucket
 
 
 @pytest.fixture
@@ -362,7 +362,7 @@ def test_what_may_have_been_charged_after_the_clock_was_set_back_is_counted_from
 
 
 def _remaining() -> int:
-    view = rate_store.read("killmail:ip", DatabaseClock())
+    view = rate_store.read("killmail:ip", database.clock)
     assert view.bucket is not None
     return view.bucket.remaining(view.now)
 
