@@ -98,31 +98,20 @@ def sign_out_everywhere(user_id: int) -> None:
 
 
 def unlink(user_id: int, sso: Revoker, cipher: TokenCipher) -> bool:
-    """Forget a user for good: token revoked at the SSO if that can be had, then the account and what only it held.
+    """Forget a user for good: the account and what only it held; then the token is revoked at the SSO.
 
-    An SSO outage or a lost TOKEN_KEYS keeps nobody from leaving: False says that the SSO may still know the token,
-    which nobody has any more. Nothing happens if the user is gone already.
+    Deleted first: a token that was revoked for a deletion that then fails would leave a pilot who is neither here nor
+    gone. Nothing of an SSO outage or a lost TOKEN_KEYS keeps a pilot from leaving. Returns False if the token could
+    not be revoked at the SSO; our copy is deleted either way. Nothing happens if the user is gone already.
     """
-    columns = (User.id, User.character_id, User.refresh_token)
-    query = User.select(*columns).where(User.id == user_id)
-    user: User | None = query.get_or_none()
-    leaving, revoked = user, True
-    # SQLite gives the id of a deleted user to the next one, who has asked for nothing.
-    while user is not None and leaving is not None and user.character_id == leaving.character_id:
-        if user.refresh_token is not None:
-            revoked = _revoke(user, sso, cipher)
-        if ledger.unlink(user_id, as_read=(user.character_id, user.refresh_token)):
-            break
-        # A refresh, or a login, has stored another token meanwhile: that one has to go, too.
-        user = query.get_or_none()
-    return revoked
-
-
-def _revoke(user: User, sso: Revoker, cipher: TokenCipher) -> bool:
+    user: User | None = User.select(User.character_id).where(User.id == user_id).get_or_none()
+    unlinked = None if user is None else ledger.unlink(user_id, character_id=user.character_id)
+    if unlinked is None or unlinked.refresh_token is None:
+        return True
     try:
-        sso.revoke(cipher.decrypt(user.refresh_token))
+        sso.revoke(cipher.decrypt(unlinked.refresh_token))
     except (SsoError, UndecryptableToken) as error:
-        log.warning("user %s: unlinked without revoking the refresh token at the SSO: %s", user.id, error)
+        log.warning("user %s: unlinked without revoking the refresh token at the SSO: %s", user_id, error)
         return False
     return True
 

@@ -225,9 +225,11 @@ def insert_rows(table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 def lock_clause(*, skip_locked: bool = False, share: bool = False, of: str = "") -> str:
     """FOR UPDATE where the engine has row locks; a SQLite writer holds the only lock there is already.
 
+    `share`: the rows may be read and updated by others, and not be deleted, until the transaction ends.
+
     `of` names the one table of a join whose rows are meant: without it those of all are locked.
     """
     if is_sqlite():
         return ""
-    words = ["FOR SHARE" if share else "FOR UPDATE", f"OF {of}" if of else "", "SKIP LOCKED" if skip_locked else ""]
+    words = ["FOR KEY SHARE" if share else "FOR UPDATE", f"OF {of}" if of else "", "SKIP LOCKED" if skip_locked else ""]
     return " ".join(word for word in words if word)

@@ -180,8 +180,9 @@ class ListReader:
     def _is_last(self, page: RecentPage, added: ledger.PageAdded) -> bool:
         if page.past_end or not page.references or self.sync.page > page.pages:
             return True
-        # Only a page that is known whole, after a sync that read its list to the end, says that the rest is known.
-        return not self.sync.full and self.user.last_sync_complete and added.new == 0
+        # Only a page that is known whole, after a sync that read its list to the end, says that the rest is known. A
+        # page with killmails that do not name the pilot may be another's list: it says nothing of this one's.
+        return not self.sync.full and self.user.last_sync_complete and added.new == added.foreign == 0
 
     def _end(self, *, complete: bool) -> None:
         if ledger.end_listing(self.sync, etag=self.etag, complete=complete, steady=not self.moved):

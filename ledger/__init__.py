@@ -52,7 +52,7 @@ from ledger.repair import (
     syncs_to_send,
     take_back_expired,
 )
-from ledger.unlinking import unlink
+from ledger.unlinking import Unlinked, unlink
 
 __all__ = [
     "Allowed",
@@ -66,6 +66,7 @@ __all__ = [
     "Progress",
     "Settled",
     "SyncToSend",
+    "Unlinked",
     "add_page",
     "claim",
     "claim_sync",

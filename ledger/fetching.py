@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from database import as_datetime, db, execute, lock_clause, placeholders, utcnow
 from killmails import Killmail
+from ledger.links import withdraw_foreign
 from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
     FETCH_BACKOFF,
@@ -18,6 +20,8 @@ from ledger.rules import (
     backoff,
 )
 from ledger.storing import store
+
+log = logging.getLogger(__name__)
 
 #: Further ahead than this, the tick is soon enough.
 SOON = timedelta(seconds=90)
@@ -198,6 +202,8 @@ def settle(claim: Claim, killmail: Killmail) -> Settled:
 
     A worker whose lease ran out may still settle: what it brings is as good, whoever holds the row now.
 
+    The links of pilots whom the body does not name are deleted in the same transaction.
+
     Returns the syncs that waited for it; whether one of them is complete is asked after the commit, in a statement
     of its own: inside this transaction two last workers would not see each other.
     """
@@ -209,6 +215,9 @@ def settle(claim: Claim, killmail: Killmail) -> Settled:
         if not mine.rowcount or not store(killmail, claim.killmail_hash):
             return Settled(stored=False)
         rows = execute("DELETE FROM sync_items WHERE killmail_id = ? RETURNING sync_id", (killmail_id,)).fetchall()
+        foreign = withdraw_foreign(killmail)
+    for user_id in foreign:
+        log.warning("killmail %s: it does not name user %s, whose list had it; hidden from them", killmail_id, user_id)
     return Settled(stored=True, sync_ids=tuple(sync_id for (sync_id,) in rows))
 
 

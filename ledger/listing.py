@@ -13,6 +13,7 @@ from typing import Any
 
 from database import as_datetime, db, execute, insert_rows, lock_clause, placeholders, utcnow
 from ledger.forgetting import forget_ended
+from ledger.links import link, repeat_if_deleted
 from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
     FAILED_SYNC_BACKOFF,
@@ -48,6 +49,7 @@ class PageAdded:
     new: int
     known: int
     written: bool  # false: the sync was sent back to page 1 meanwhile (a full sync was asked for)
+    foreign: int = 0  # of the known: they are stored, and do not name the pilot
 
 
 def claim_sync(sync_id: int) -> ClaimedSync | None:
@@ -95,6 +97,7 @@ def links_of(sync: ClaimedSync) -> set[int]:
     return {killmail_id for (killmail_id,) in rows}
 
 
+@repeat_if_deleted
 def add_page(
     sync: ClaimedSync,
     references: Sequence[tuple[int, str]],
@@ -113,8 +116,6 @@ def add_page(
     None: the lease is lost, and nothing was written.
     """
     with db.atomic():
-        # Unlinking takes this lock alone: what it deletes as nobody's cannot become this user's meanwhile.
-        execute(f"SELECT name FROM locks WHERE name = 'links' {lock_clause(share=True)}")
         current = _locked_sync(sync)
         if current is None:
             return None
@@ -127,7 +128,7 @@ def add_page(
         began = utcnow()
         hashes = dict(references)
         ids = list(hashes)
-        unknown = _write_down(current, hashes)
+        unknown, foreign = _write_down(current, hashes)
         fresh = [killmail_id for killmail_id in ids if killmail_id not in seen]
         known = sum(1 for killmail_id in fresh if killmail_id not in unknown)
         lease = utcnow() + LIST_LEASE
@@ -152,7 +153,7 @@ def add_page(
     after = ClaimedSync(
         sync.sync_id, sync.user_id, sync.trigger, current.priority, current.full, sync.page + 1, 0, lease
     )
-    return PageAdded(after, new=len(unknown), known=len(ids) - len(unknown), written=True)
+    return PageAdded(after, new=len(unknown), known=len(ids) - len(unknown), written=True, foreign=len(foreign))
 
 
 def end_listing(
@@ -261,33 +262,29 @@ def _locked_sync(sync: ClaimedSync) -> ClaimedSync | None:
     )
 
 
-def _write_down(sync: ClaimedSync, hashes: dict[int, str]) -> set[int]:
-    """Links, ledger rows and items of one page; returns the ids that are not stored."""
+def _write_down(sync: ClaimedSync, hashes: dict[int, str]) -> tuple[set[int], set[int]]:
+    """Links, ledger rows and items of one page; returns the ids that are not stored, and the foreign ones that are."""
     if not hashes:
-        return set()
+        return set(), set()
     now = utcnow()
-    insert_rows(
-        "user_killmails",
-        ("user_id", "killmail_id", "linked_at"),
-        [(sync.user_id, killmail_id, now) for killmail_id in sorted(hashes)],
-        "ON CONFLICT DO NOTHING",
-    )
-    unknown = sorted(hashes.keys() - _stored(list(hashes)))
-    if not unknown:
-        return set()
-    _want(sync, unknown, hashes, now)
-    # The rows are locked now. What another worker stored since the look above has no row to come back as.
-    raced = _stored(unknown)
-    if raced:
-        execute(f"DELETE FROM ledger WHERE killmail_id IN ({placeholders(raced)})", sorted(raced))
-    wanted = [killmail_id for killmail_id in unknown if killmail_id not in raced]
+    stored = _stored(list(hashes))
+    unknown = sorted(hashes.keys() - stored)
+    if unknown:
+        _want(sync, unknown, hashes, now)
+        # The rows are locked now. What another worker stored since the look above has no row to come back as.
+        raced = _stored(unknown)
+        if raced:
+            execute(f"DELETE FROM ledger WHERE killmail_id IN ({placeholders(raced)})", sorted(raced))
+        stored |= raced
+    foreign = link(sync.user_id, hashes, stored, now)
+    wanted = [killmail_id for killmail_id in unknown if killmail_id not in stored]
     insert_rows(
         "sync_items",
         ("sync_id", "killmail_id"),
         [(sync.sync_id, killmail_id) for killmail_id in wanted],
         "ON CONFLICT DO NOTHING",
     )
-    return set(wanted)
+    return set(wanted), foreign
 
 
 def _stored(ids: Sequence[int]) -> set[int]:

@@ -1,33 +1,70 @@
-"""Forget a user: the account, and every killmail that stood in nobody else's list."""
+"""Forget a user: the account, and every killmail that appeared in nobody else's list.
+
+No lock here makes a page of somebody's list wait, or waits for pages in general: what may be deleted is locked row by
+row (ledger rows, then killmails, in order of their ids), and only then decided in a new statement. A page locks the
+same rows in the same order before it commits its links (`ledger/links.py`). So either its links are seen here and the
+killmail stays, or the page finds the killmail gone and fetches it.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from database import db, execute, lock_clause
 
+#: What appeared in this user's list (parameter: the user's id) and in no other.
+_ONLY_THEIRS = """
+    SELECT mine.killmail_id FROM user_killmails mine WHERE mine.user_id = ? AND NOT EXISTS (
+        SELECT 1 FROM user_killmails other
+        WHERE other.killmail_id = mine.killmail_id AND other.user_id <> mine.user_id)
+"""
 
-def unlink(user_id: int, *, as_read: tuple[int, str | None] | None = None) -> bool:
+
+@dataclass(frozen=True, slots=True)
+class Unlinked:
+    """A user who was deleted, with the refresh token (ciphertext) as it was stored last."""
+
+    user_id: int
+    character_id: int
+    refresh_token: str | None
+
+    def __repr__(self) -> str:
+        return f"Unlinked(user_id={self.user_id})"
+
+
+def unlink(user_id: int, *, character_id: int | None = None) -> Unlinked | None:
     """Delete the user with tokens, links and syncs, and the killmails and ledger rows that were only theirs.
 
-    `as_read`: character id and refresh token, as they are stored. False, and nothing is deleted, if they are others by
-    now.
-    """
-    only_theirs = """
-        SELECT mine.killmail_id FROM user_killmails mine WHERE mine.user_id = ? AND NOT EXISTS (
-            SELECT 1 FROM user_killmails other
-            WHERE other.killmail_id = mine.killmail_id AND other.user_id <> mine.user_id)
+    None, and nothing is deleted, if there is no such user; or if the id is that of another character than
+    `character_id` by now (SQLite gives the id of a deleted user to the next one).
     """
     with db.atomic():
-        # Alone: a page that links one of these killmails to somebody else waits, and then finds it gone and fetches it.
-        execute(f"SELECT name FROM locks WHERE name = 'links' {lock_clause()}")
+        take_turns()
         execute(f"SELECT id FROM syncs WHERE user_id = ? ORDER BY id {lock_clause()}", (user_id,))
         row = execute(
             f"SELECT character_id, refresh_token FROM users WHERE id = ? {lock_clause()}", (user_id,)
         ).fetchone()
-        if as_read is not None and row is not None and tuple(row) != as_read:
-            return False
+        if row is None or (character_id is not None and row[0] != character_id):
+            return None
         # The ledger first: a worker that is about to store one of them finds no row, and stores nothing.
-        ordered = f"SELECT killmail_id FROM ledger WHERE killmail_id IN ({only_theirs}) ORDER BY killmail_id"
-        execute(f"DELETE FROM ledger WHERE killmail_id IN ({ordered} {lock_clause()})", (user_id,))
-        execute(f"DELETE FROM killmails WHERE killmail_id IN ({only_theirs})", (user_id,))
+        _delete("ledger", _ONLY_THEIRS, user_id)
+        _delete("killmails", _ONLY_THEIRS, user_id)
+        # In the order in which a worker that stores a killmail locks them.
+        execute("DELETE FROM sync_items WHERE sync_id IN (SELECT id FROM syncs WHERE user_id = ?)", (user_id,))
+        execute("DELETE FROM user_killmails WHERE user_id = ?", (user_id,))
         execute("DELETE FROM users WHERE id = ?", (user_id,))
-    return True
+    return Unlinked(user_id, row[0], row[1])
+
+
+def take_turns() -> None:
+    """Two who unlink at once would each take a killmail they share for the other's, and leave it behind."""
+    execute(f"SELECT name FROM locks WHERE name = 'links' {lock_clause()}")
+
+
+def _delete(table: str, only_theirs: str, owner: int) -> None:
+    """Lock what seems to be only theirs, in order; then delete what still is, now that no page can link it."""
+    execute(
+        f"SELECT killmail_id FROM {table} WHERE killmail_id IN ({only_theirs}) ORDER BY killmail_id {lock_clause()}",
+        (owner,),
+    )
+    execute(f"DELETE FROM {table} WHERE killmail_id IN ({only_theirs})", (owner,))

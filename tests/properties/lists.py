@@ -18,7 +18,7 @@ from ledger import Outcome
 from models import Trigger
 from tests.properties.model import Model, Pilot
 from tests.properties.table import TwoConnections, wipe
-from tests.unit.ledger.world import COOLDOWN, ETAG, HOUR, make_user, references
+from tests.unit.ledger.world import COOLDOWN, ETAG, FIRST_CHARACTER, HOUR, make_user, references
 
 KILLMAILS = list(range(1, 9))
 PAGE = 2
@@ -81,9 +81,10 @@ class Lists(RuleBasedStateMachine):
         """`known`: the whole list was read an hour ago, and was empty."""
         if self.users[number] is None:
             read_at = utcnow() - HOUR if known else None
-            user = self.do(make_user, last_full_sync_at=read_at, last_sync_complete=known)
+            character_id = FIRST_CHARACTER + number
+            user = self.do(make_user, character_id=character_id, last_full_sync_at=read_at, last_sync_complete=known)
             self.users[number] = user.id
-            self.model.pilots[user.id] = Pilot(read_whole=known, complete=known)
+            self.model.pilots[user.id] = Pilot(number, read_whole=known, complete=known)
 
     @rule(number=character, sure=st.booleans())
     def unlink(self, number: int, sure: bool = True) -> None:
@@ -236,10 +237,11 @@ class Lists(RuleBasedStateMachine):
             self.model.sent_back(run)
             reader.known.clear()
             return
+        foreign = self.model.foreign(run, ids)
         new = self.model.page_added(run, ids, reader.known)
-        assert (added.new, added.known) == (len(new), len(ids) - len(new))
+        assert (added.new, added.known, added.foreign) == (len(new), len(ids) - len(new), len(foreign))
         reader.known.update(ids)
-        known_whole = not reader.sync.full and reader.may_stop and not new
+        known_whole = not reader.sync.full and reader.may_stop and not new and not foreign
         reader.at_end = page * PAGE >= len(listed) or known_whole
 
     def _add_page(self, reader: Reader, ids: list[int]) -> ledger.PageAdded | None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 GIVEN_UP = 4  # failures in a row after which a killmail no longer holds up a sync
 IN_PERSON = 8
+#: (killmail, character): the killmail may appear in the character's list, and does not name them. 8 names no pilot.
+FOREIGN = {(3, 0), (4, 1), (8, 0), (8, 1), (8, 2)}
 PRIORITIES = {"LOGIN": 8, "WEB": 8, "MANUAL": 5, "SCHEDULE": 3}
 
 
@@ -66,6 +68,7 @@ class Run:
 class Pilot:
     """A linked user."""
 
+    character: int = 0
     links: set[int] = field(default_factory=set)
     full_requested: bool = False
     read_whole: bool = False  # the whole list was read within a day
@@ -150,7 +153,7 @@ class Model:
     def page_added(self, run: Run, ids: list[int], seen: set[int]) -> set[int]:
         """Returns what of the page was not stored."""
         pilot = self.pilots[run.user_id]
-        pilot.links.update(ids)
+        pilot.links |= set(ids) - self.foreign(run, ids)
         new = set(ids) - self.stored
         for wanted in new:
             self._want(run, wanted)
@@ -162,6 +165,11 @@ class Model:
         run.next_page += 1
         run.attempts, run.expired = 0, False
         return new
+
+    def foreign(self, run: Run, ids: list[int]) -> set[int]:
+        """What of these is stored and does not name the pilot."""
+        character = self.pilots[run.user_id].character
+        return {each for each in ids if each in self.stored and (each, character) in FOREIGN}
 
     def listing_ended(self, run: Run, *, full: bool) -> None:
         pilot = self.pilots[run.user_id]
@@ -216,6 +224,9 @@ class Model:
     def settled(self, killmail_id: int) -> None:
         del self.rows[killmail_id]
         self.stored.add(killmail_id)
+        for pilot in self.pilots.values():
+            if (killmail_id, pilot.character) in FOREIGN:
+                pilot.links.discard(killmail_id)
         for run in self.runs.values():
             run.items.discard(killmail_id)
 

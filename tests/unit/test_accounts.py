@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from peewee import IntegrityError
 
 import accounts
 from accounts import TOKEN_STATE_SQL, TokenState, eligible, token_state
@@ -15,7 +16,7 @@ from database import db, execute, utcnow
 from esi.errors import SsoConfiguration, SsoError, SsoUnavailable
 from models import Killmail, User, UserKillmail
 from settings import KILLMAIL_SCOPE
-from tests.unit.fake_sso import SECRET, FakeSso, InterruptedCipher, expire, log_in, pilot
+from tests.unit.fake_sso import SECRET, InterruptedCipher, expire, log_in, pilot
 from tokens import NeedsLogin, TokenCipher, access_token
 from tokens.errors import REFUSED
 
@@ -182,21 +183,28 @@ def test_unlinking_revokes_and_forgets(any_db, sso, cipher):
     assert User.select().count() == 1
 
 
-def test_a_token_that_a_refresh_replaced_during_the_unlink_is_revoked_too(any_db, sso, cipher):
+def test_a_token_is_revoked_only_once_the_deletion_is_done(any_db, sso, cipher):
     user = log_in(sso, cipher)
-    expire(user)
-    sso.rotates = True
+    left_at_revocation: list[int] = []
     revoke = sso.revoke
 
-    def refresh_first(refresh_token: str) -> None:
-        sso.revoke = revoke
-        with ThreadPoolExecutor(1) as another_process:
-            another_process.submit(_refresh_elsewhere, user.id, sso, cipher).result()
+    def look_and_revoke(refresh_token: str) -> None:
+        left_at_revocation.append(User.select().count())
         revoke(refresh_token)
 
-    sso.revoke = refresh_first
+    sso.revoke = look_and_revoke
     assert accounts.unlink(user.id, sso, cipher)
-    assert (sso.alive(), User.select().count()) == ([], 0)
+    assert left_at_revocation == [0]
+
+
+def test_a_deletion_that_fails_revokes_nothing(sqlite_db, sso, cipher):
+    """The pilot is still here, still synced, and may try again."""
+    user = log_in(sso, cipher)
+    execute("CREATE TRIGGER disk_full BEFORE DELETE ON users BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    with pytest.raises(IntegrityError, match="disk full"):
+        accounts.unlink(user.id, sso, cipher)
+    assert (sso.revoked, User.get().id) == ([], user.id)
+    assert access_token(user.id, sso, cipher)
 
 
 def test_a_token_that_comes_back_after_the_pilot_left_is_revoked(any_db, sso, cipher):
@@ -207,11 +215,6 @@ def test_a_token_that_comes_back_after_the_pilot_left_is_revoked(any_db, sso, ci
     with pytest.raises(NeedsLogin):
         access_token(user.id, sso, cipher)
     assert (sso.alive(), User.select().count()) == ([], 0)
-
-
-def _refresh_elsewhere(user_id: int, sso: FakeSso, cipher: TokenCipher) -> None:
-    with db.connection_context():
-        access_token(user_id, sso, cipher)
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,47 @@ def test_a_page_of_another_first_then_an_unlink_leaves_what_that_page_linked(use
     _nothing_is_fetched_twice_and_it_ends(user, added)
 
 
+def test_an_unlink_and_a_page_of_other_killmails_wait_for_nothing(user, other):
+    """However many pages are written, and however long each takes: a pilot who leaves has left."""
+    listed(other, [1, 2])
+    stored(1)
+    sync = reading(user)
+    with Another() as leaver:
+        with db.atomic():
+            add_page(sync, [3, 4])
+            leaving = leaver.start(ledger.unlink, other.id)
+            assert not waits(leaving)
+        assert leaving.result() is not None
+    # And the other way round
+    stored(3)
+    third = reading(make_user())
+    with Another() as lister:
+        with db.atomic():
+            ledger.unlink(user.id)
+            adding = lister.start(add_page, third, [5, 6])
+            assert not waits(adding)
+        assert adding.result().new == 2
+
+
+def test_a_page_whose_killmail_an_unlink_takes_away_is_written_again(user, other):
+    """The page saw 1 stored and waits for the ledger row of 2; when it comes to link 1, 1 is gone."""
+    third = make_user()
+    listed(other, [1])
+    stored(1)
+    listed(third, [2])
+    sync = reading(user)
+    with Another() as lister, Another() as leaver:
+        with db.atomic():
+            execute("SELECT killmail_id FROM ledger WHERE killmail_id = 2 FOR UPDATE")
+            adding = lister.start(add_page, sync, [1, 2])
+            assert waits(adding)
+            assert leaver.start(ledger.unlink, other.id).result() is not None
+            assert waits(adding)
+        added = adding.result()
+    assert added.new == 2
+    assert ledger_ids() == items(sync.sync_id) == links(user) == {1, 2}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_an_unlink_at_any_moment_of_anothers_page_loses_nothing(user, other, seed):
     listed(other, [1, 2, 3, 4])

@@ -52,7 +52,7 @@ def test_what_is_not_stored_is_not_loaded():
 
 
 def test_what_lists_are_filtered_by_is_written_beside_it():
-    killmail = make_killmail(1)
+    killmail = make_killmail(1, names=())
     store(killmail, hash_of(1))
     row = StoredKillmail.get_by_id(1)
     assert (row.attacker_count, row.is_npc, row.is_solo) == (2, is_npc(killmail), is_solo(killmail))
@@ -60,8 +60,8 @@ def test_what_lists_are_filtered_by_is_written_beside_it():
 
 
 def test_every_id_it_names_is_wanted_once():
-    store(make_killmail(1), hash_of(1))
-    store(make_killmail(2), hash_of(2))
+    store(make_killmail(1, names=()), hash_of(1))
+    store(make_killmail(2, names=()), hash_of(2))
     assert names() == {
         30_000_142, 90_000_500, 98_000_001, 587, 2488, 500_010, 24_000, 90_000_900, 98_000_002, 99_000_001, 670, 3467,
         34,

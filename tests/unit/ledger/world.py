@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Any
 
 import ledger
@@ -24,12 +23,14 @@ PLENTY = 10_000
 HOUR = timedelta(hours=1)
 ETAG = '"page-one"'
 
-_characters = count(90_000_001)
+#: The characters of pilots made here, unless told otherwise; every killmail made here names the first of them.
+FIRST_CHARACTER = 90_000_001
+NAMED = range(FIRST_CHARACTER, FIRST_CHARACTER + 12)
 
 
 def make_user(**changes: Any) -> User:
     """A pilot who is due and whose whole list was read an hour ago; keyword arguments replace columns."""
-    character_id = next(_characters)
+    character_id = execute(f"SELECT COALESCE(MAX(character_id) + 1, {FIRST_CHARACTER}) FROM users").fetchone()[0]
     columns: dict[str, Any] = {
         "character_id": character_id,
         "character_name": f"Pilot {character_id}",
@@ -49,14 +50,15 @@ def references(ids: Iterable[int], version: int = 0) -> list[tuple[int, str]]:
     return [(killmail_id, hash_of(killmail_id, version)) for killmail_id in ids]
 
 
-def make_killmail(killmail_id: int) -> Killmail:
-    """A killmail with a container, an NPC among its attackers, and a position."""
+def make_killmail(killmail_id: int, names: Iterable[int] = NAMED) -> Killmail:
+    """A killmail with a container, an NPC among its attackers, and a position. `names`: characters who attacked too."""
     pilot = Attacker(90_000_500, 98_000_001, None, None, 587, 2488, 900, True, -1.3)
     rat = Attacker(None, None, None, 500_010, 24_000, None, 100, False, 0.0)
     box = Item(3467, 5, 0, None, 1, (Item(34, 5, 0, 12, None),))
     victim = Victim(90_000_900, 98_000_002, 99_000_001, None, 670, 1000, Position(1.5, -2.25, 3e11), (box,))
     time = datetime(2026, 9, 1, 12, 30, 15)
-    return Killmail(killmail_id, time, 30_000_142, None, None, victim, (pilot, rat))
+    others = [Attacker(each, 98_000_001, None, None, 587, 2488, 1, False, 0.5) for each in names]
+    return Killmail(killmail_id, time, 30_000_142, None, None, victim, (pilot, rat, *others))
 
 
 # The steps of the flow
@@ -122,15 +124,15 @@ def taken(killmail_id: int) -> Claim:
     return claim
 
 
-def settle(claim: Claim) -> Settled:
+def settle(claim: Claim, names: Iterable[int] = NAMED) -> Settled:
     """ESI's answer to what was claimed."""
-    return ledger.settle(claim, make_killmail(claim.killmail_id))
+    return ledger.settle(claim, make_killmail(claim.killmail_id, names))
 
 
-def stored(*ids: int) -> None:
+def stored(*ids: int, names: Iterable[int] = NAMED) -> None:
     """These killmails are fetched and stored."""
     for killmail_id in ids:
-        assert settle(taken(killmail_id)).stored
+        assert settle(taken(killmail_id), names).stored
 
 
 def failed(killmail_id: int, times: int = 1, *, refused: bool = False) -> tuple[int, ...]:
