@@ -29,8 +29,8 @@ from actors.queues import CLOCKS_APART_MS, MAX_PRIORITY
 #: A cron message older than this (seconds, by the reader's clock) is skipped: the next one does the same. After an
 #: outage of the workers the last few are run one after the other, which does nothing twice.
 STALE_CRON_SECONDS = 50 + CLOCKS_APART_MS // 1000
-#: How long RabbitMQ may refuse to read before its connection counts as broken.
-BLOCKED_TIMEOUT_SECONDS = 30
+#: Seconds. How long RabbitMQ may refuse to read (it is short of memory or disk) before a message is left to the tick.
+BLOCKED_TIMEOUT_SECONDS = 5
 
 
 def make_broker(config: settings.Settings, *, schema_checked: bool = True) -> dramatiq.Broker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,18 @@ import embedded_lock
 import settings
 from actors import queues
 from actors.dispatching import EMBEDDED_THREADS
+from actors.messages import CheckedRabbitmqBroker
 from database import execute
 from rabbitmq import why_no_connection
 
 #: Seconds until a broker that does not answer counts as unreachable.
 CONNECT_TIMEOUT = 3.0
+#: Seconds that a blocked connection is waited for: a look must not take long.
+BLOCKED_TIMEOUT = 1.0
+#: A routing key that no queue has.
+PROBE = "killmail-sync.no-queue"
+#: AMQP's reply code for a queue that is declared with other arguments.
+PRECONDITION_FAILED = 406
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,33 @@ class QueueCount:
 
 
 class BrokerUnreachable(RuntimeError):
-    """The broker does not answer; the text says why, without its address."""
+    """The broker does not answer; the text says why, without its address. `state` is one word for /readyz."""
+
+    state = "unreachable"
+
+
+class PublishingBlocked(BrokerUnreachable):
+    """RabbitMQ answers, and takes no messages."""
+
+    state = "blocked"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "RabbitMQ takes no messages: it is short of memory or disk (`rabbitmq-diagnostics alarms` says which)"
+        )
+
+
+class QueueRefused(BrokerUnreachable):
+    """A queue of ours was declared by another program, or another version, with other arguments."""
+
+    state = "queue refused"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"RabbitMQ's queue {name} has other arguments than this version's, so no worker can use it: delete it "
+            f"(`rabbitmqctl delete_queue {name}`, with `-p` and the virtual host); nothing is lost, because the "
+            "database has all work"
+        )
 
 
 def queue_counts() -> list[QueueCount]:
@@ -45,18 +79,49 @@ def queue_counts() -> list[QueueCount]:
 
 
 def check_broker() -> None:
-    """Raises BrokerUnreachable."""
+    """Whether messages can be sent: declares our queues, and publishes one message to no queue.
+
+    Raises BrokerUnreachable, PublishingBlocked or QueueRefused.
+    """
     broker = dramatiq.get_broker()
-    if isinstance(broker, RabbitmqBroker):
-        connect(broker).close()
+    if not isinstance(broker, CheckedRabbitmqBroker):
+        return
+    connection = connect(broker, BLOCKED_TIMEOUT)
+    try:
+        _declare(connection, broker)
+        channel = connection.channel()
+        channel.confirm_delivery()
+        # RabbitMQ says only to those who publish that it takes no messages. What goes to no queue is dropped.
+        channel.basic_publish("", PROBE, b"")
+        connection.close()  # waits for RabbitMQ: it may have taken the one message before it blocked us
+    except pika.exceptions.ConnectionBlockedTimeout:
+        raise PublishingBlocked from None
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise BrokerUnreachable(_broke_off(error)) from None
+    finally:
+        with suppress(pika.exceptions.AMQPError, OSError):
+            if connection.is_open:
+                connection.close()
 
 
-def connect(rabbitmq: RabbitmqBroker) -> pika.BlockingConnection:
+def _declare(connection: pika.BlockingConnection, broker: CheckedRabbitmqBroker) -> None:
+    """Raises QueueRefused. A queue that is not there yet is made, as its first user would."""
+    channel = connection.channel()
+    for name, arguments in broker.declarations():
+        try:
+            channel.queue_declare(name, durable=True, arguments=arguments)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != PRECONDITION_FAILED:
+                raise
+            raise QueueRefused(name) from None
+
+
+def connect(rabbitmq: RabbitmqBroker, blocked_timeout: float = CONNECT_TIMEOUT) -> pika.BlockingConnection:
     """A connection of the caller's own, to be closed by it. Raises BrokerUnreachable."""
     # A connection of its own: the broker's belong to the threads that send.
     parameters: Any = copy(rabbitmq.parameters)
     parameters.socket_timeout = CONNECT_TIMEOUT
-    parameters.blocked_connection_timeout = CONNECT_TIMEOUT
+    parameters.blocked_connection_timeout = blocked_timeout
     try:
         return pika.BlockingConnection(parameters)
     except (pika.exceptions.AMQPError, OSError) as error:
@@ -76,10 +141,14 @@ def _rabbitmq_counts(rabbitmq: RabbitmqBroker) -> list[QueueCount]:
             for name in queues.ALL
         ]
     except pika.exceptions.AMQPError as error:
-        raise BrokerUnreachable(f"RabbitMQ broke off ({type(error).__name__})") from None
+        raise BrokerUnreachable(_broke_off(error)) from None
     finally:
         if connection.is_open:
             connection.close()
+
+
+def _broke_off(error: Exception) -> str:
+    return f"RabbitMQ broke off ({type(error).__name__})"
 
 
 def _passive(connection: pika.BlockingConnection, name: str) -> tuple[int, int]:

@@ -7,11 +7,18 @@ worker thread for good, in every process that is given it again; here it is told
 from __future__ import annotations
 
 import logging
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
-from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer
+import pika.exceptions
+from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker, _RabbitmqConsumer
+from dramatiq.common import dq_name, xq_name
+from dramatiq.errors import ConnectionClosed
+
+from actors import queues
 
 logger = logging.getLogger(__name__)
 
@@ -60,3 +67,25 @@ class CheckedRabbitmqBroker(RabbitmqBroker):
     @property
     def consumer_class(self) -> type[OwnQueueConsumer]:
         return OwnQueueConsumer
+
+    @property
+    def connection(self) -> Any:
+        """This thread's connection, opened where there is none."""
+        return RabbitmqBroker.connection.fget(self)  # type: ignore[attr-defined]
+
+    @connection.deleter
+    def connection(self) -> None:
+        """Drop this thread's connection. Dramatiq does that between two of its six tries to send: none follows where
+        RabbitMQ blocked the connection, because each would wait for the whole timeout again."""
+        RabbitmqBroker.connection.fdel(self)  # type: ignore[attr-defined]
+        error = sys.exception()
+        if isinstance(error, pika.exceptions.ConnectionBlockedTimeout):
+            raise ConnectionClosed(error) from None
+
+    def declarations(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each of our queues in RabbitMQ, and the arguments that Dramatiq declares it with."""
+        for name in queues.ALL:
+            arguments = self._build_queue_arguments(name)  # type: ignore[no-untyped-call]
+            yield name, arguments
+            yield dq_name(name), arguments
+            yield xq_name(name), {"x-message-ttl": DEAD_MESSAGE_TTL}

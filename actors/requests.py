@@ -17,12 +17,16 @@ from models import Trigger
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """What came of it, in words for the pilot. `queued` is false where nothing will happen now."""
+    """What came of it, in words for the pilot. `queued` is false where nothing will happen now.
+
+    `sent` is false where the broker took no message, or was given none: the tick sends it.
+    """
 
     sync_id: int | None
     queued: bool
     message: str
     opened: ledger.Opened
+    sent: bool = True
 
 
 def request_sync(
@@ -36,14 +40,15 @@ def request_sync(
     """
     cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
     opened = ledger.open_sync(user_id, trigger, cooldown=cooldown, full=full, force=force, sent=may_send)
+    sent = may_send
     if opened.send and opened.sync_id is not None and may_send:
-        send_sync(opened.sync_id, opened.priority)
+        sent = send_sync(opened.sync_id, opened.priority)
     if opened.dispatch and may_send:
-        sending.send(dispatch)
+        sent = sending.send(dispatch) and sent
     if opened.sync_id is not None and may_send:
         publish(SyncChanged(opened.sync_id))
     queued = opened.outcome in (ledger.Outcome.CREATED, ledger.Outcome.JOINED)
-    return SyncRequest(opened.sync_id, queued, _message(opened, utcnow(), full=full), opened)
+    return SyncRequest(opened.sync_id, queued, _message(opened, utcnow(), full=full), opened, sent)
 
 
 def _message(opened: ledger.Opened, now: datetime, *, full: bool) -> str:

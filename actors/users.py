@@ -81,10 +81,12 @@ def sync_user(sync_id: int) -> None:
     publish(SyncChanged(sync_id))
 
 
-def send_sync(sync_id: int, priority: int, *, delay_seconds: float | None = None) -> None:
-    """Send `sync_user`. What the broker does not take, the next tick sends."""
-    if not sending.send(sync_user, sync_id, priority=priority, delay_seconds=delay_seconds):
+def send_sync(sync_id: int, priority: int, *, delay_seconds: float | None = None) -> bool:
+    """Send `sync_user`; False where the broker did not take it: the next tick sends it."""
+    sent = sending.send(sync_user, sync_id, priority=priority, delay_seconds=delay_seconds)
+    if not sent:
         ledger.mark_unsent(sync_id)
+    return sent
 
 
 class _Stopping(Exception):

@@ -33,6 +33,8 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
         else:
             _show(report, clear=arguments.watch and sys.stdout.isatty())
         if not arguments.watch:
+            if report["broker"] != "ok":
+                raise command.Failure(report["broker"])
             return
         time.sleep(WATCH_SECONDS)
 
@@ -74,14 +76,19 @@ def _tell(result: dict[str, int], as_json: bool, text: str) -> None:
 def _report(settings: Settings) -> dict[str, Any]:
     # Imported late: the actors bring the broker, and `--help` needs none.
     import runtime
-    from actors.counts import BrokerUnreachable, queue_counts
+    from actors.counts import BrokerUnreachable, PublishingBlocked, QueueRefused, check_broker, queue_counts
 
+    broker = "ok"
     try:
         queues = [{name: getattr(count, name) for name in count.__slots__} for count in queue_counts()]
+        check_broker()
+    except (PublishingBlocked, QueueRefused) as error:
+        broker = str(error)
     except BrokerUnreachable as error:
         raise command.Failure(f"{error} (check RABBITMQ_URL)") from None
     return {
         "mode": "embedded" if settings.embedded else "services",
+        "broker": broker,
         "queues": queues,
         "ledger": _counts("SELECT state, COUNT(*) FROM ledger GROUP BY state"),
         "active_syncs": _counts("SELECT state, COUNT(*) FROM syncs WHERE finished_at IS NULL GROUP BY state"),
@@ -105,6 +112,8 @@ def _show(report: dict[str, Any], *, clear: bool) -> None:
             f"{queue['queue_name']:<30}{queue['message_count']:>10}{queue['consumer_count']:>11}"
             f"{queue['delayed_count']:>9}{queue['dead_count']:>6}"
         )
+    if report["broker"] != "ok":
+        print(f"broker: {report['broker']}")
     ledger = ", ".join(f"{count} {state}" for state, count in sorted(report["ledger"].items())) or "empty"
     syncs = ", ".join(f"{count} {state}" for state, count in sorted(report["active_syncs"].items())) or "none"
     print(f"killmails to fetch: {ledger}")

@@ -1,14 +1,18 @@
 """Queue users for a sync by hand, at priority 5.
 
 Without options every user who can be synced and is not in cool-down is queued. Beside a running embedded system the
-rows are written and the running process picks them up within a second or two.
+rows are written and the running process picks them up within a second or two. While RabbitMQ takes no messages the rows
+are written as well: the scheduler sends them when it does again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
+import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import command
 
@@ -18,6 +22,9 @@ from database import db
 from ledger import Outcome
 from models import Trigger, User
 from settings import Settings
+
+if TYPE_CHECKING:
+    from actors.requests import SyncRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
     migrations.check()
     with db.connection_context():
         users = _users(arguments.character)
-        lines = [_queue(user, settings, full=arguments.full, force=arguments.force) for user in users]
+        lines = _queue_all(users, settings, full=arguments.full, force=arguments.force)
     if arguments.json:
         print(json.dumps({"queued": sum(line.queued for line in lines), "users": [_as_json(line) for line in lines]}))
     else:
@@ -63,11 +70,34 @@ def _why_not(character_id: int) -> str:
     )
 
 
-def _queue(user: User, settings: Settings, *, full: bool, force: bool) -> Line:
+def _queue_all(users: list[User], settings: Settings, *, full: bool, force: bool) -> list[Line]:
+    """Queue each. After the first message that RabbitMQ does not take, only rows are written: each more would wait."""
     # Imported late: the actors bring the broker, and `--help` needs none.
     from actors.requests import request_sync
 
-    asked = request_sync(user.id, Trigger.MANUAL, full=full, force=force, may_send=not settings.embedded)
+    logging.getLogger("actors.sending").setLevel(logging.ERROR)  # told by us, once, and with what to do
+    may_send = not settings.embedded
+    lines = []
+    for user in users:
+        asked = request_sync(user.id, Trigger.MANUAL, full=full, force=force, may_send=may_send)
+        if may_send and not asked.sent:
+            may_send = False
+            print(f"warning: {_why_not_sent()}; the syncs are recorded, and start when that is over", file=sys.stderr)
+        lines.append(_line(user, asked))
+    return lines
+
+
+def _why_not_sent() -> str:
+    from actors.counts import BrokerUnreachable, check_broker
+
+    try:
+        check_broker()
+    except BrokerUnreachable as error:
+        return str(error)
+    return "RabbitMQ did not take a message"
+
+
+def _line(user: User, asked: SyncRequest) -> Line:
     opened = asked.opened
     if opened.outcome == Outcome.CREATED:
         mode = "FIRST SYNC" if opened.first else "FULL SYNC" if opened.full else "INCREMENTAL"

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks.
 FRESH_SECONDS = 1.0
+UNREACHABLE = "unreachable"
 EXTENSION = "killmail-sync.readiness"
 
 blueprint = Blueprint("health", __name__)
@@ -38,10 +39,10 @@ class Readiness:
         self._stale_at: float | None = None
 
     def parts(self) -> Mapping[str, str]:
-        """`ok` or `unreachable`, by part."""
+        """`ok`, or what is wrong in a word or two, by part; with `advice` where an operator has to do something."""
         with self._lock:
             if self._stale_at is None or time.monotonic() >= self._stale_at:
-                self._parts = {"database": _database(), "broker": _broker(self._system)}
+                self._parts = {"database": _database(), **_broker(self._system)}
                 self._stale_at = time.monotonic() + FRESH_SECONDS
             return self._parts
 
@@ -54,7 +55,7 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """503 names the failing part, never an address."""
+    """503 names the failing part, and what to do, never an address."""
     readiness: Readiness = current_app.extensions.setdefault(EXTENSION, Readiness(system.current()))
     parts = readiness.parts()
     ready = all(state == "ok" for state in parts.values())
@@ -68,14 +69,16 @@ def _database() -> str:
         execute("SELECT 1 FROM users LIMIT 1").fetchall()
     except (PeeweeException, ValueError) as error:  # ValueError: no connection left in the pool
         log.warning("not ready: database: %s", error)
-        return "unreachable"
+        return UNREACHABLE
     return "ok"
 
 
-def _broker(of: System) -> str:
+def _broker(of: System) -> Mapping[str, str]:
     try:
         of.check_broker()
     except (RuntimeError, OSError) as error:
         log.warning("not ready: broker: %s", error)
-        return "unreachable"
-    return "ok"
+        # One that answers and is of no use says what to do (`actors/counts.py`); why one does not answer is the log's.
+        state = getattr(error, "state", UNREACHABLE)
+        return {"broker": state} if state == UNREACHABLE else {"broker": state, "advice": str(error)}
+    return {"broker": "ok"}

@@ -24,7 +24,7 @@ import actors
 import settings
 from actors import queues, sending
 from actors.broker import make_broker
-from actors.counts import BrokerUnreachable, connect
+from actors.counts import PROBE, BrokerUnreachable, QueueRefused, check_broker, connect
 from actors.dead_letters import dead_letters, replay
 from actors.dispatching import dispatch
 from actors.killmails import TIME_LIMIT_MS, fetch_killmail
@@ -248,8 +248,28 @@ def test_what_keeps_messages_and_workers_safe_is_switched_on(rabbit):
     """Each is a number or a switch whose absence shows only on a bad day (see `actors/broker.py`)."""
     assert rabbit.confirm_delivery
     assert rabbit.max_priority == 10, "part of the queues' identity"
-    assert rabbit.parameters.blocked_connection_timeout == 30
+    assert rabbit.parameters.blocked_connection_timeout == 5
     assert any(isinstance(each, EndsWithMaster) for each in rabbit.middleware)
     longest = max(fetch_killmail.options["time_limit"], TIME_LIMIT_MS) / 1000
     assert longest < FETCH_LEASE.total_seconds(), "a worker is stopped before its killmail is given to another"
     assert FAILED_SYNC_BACKOFF[0] >= timedelta(minutes=15)
+
+
+def test_a_broker_that_takes_messages_is_ready(rabbit):
+    check_broker()
+    check_broker()
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+        rabbit.channel.queue_declare(PROBE, passive=True)
+    del rabbit.connection
+
+
+@pytest.mark.parametrize("name", [queues.SYNCS, dq_name(queues.NAMES), xq_name(queues.KILLMAILS)])
+def test_a_queue_of_other_arguments_is_named_with_what_to_do(rabbit, name):
+    """Its workers cannot consume it, and what is sent to it waits for ever."""
+    rabbit.channel.queue_declare(name, durable=True)
+    with pytest.raises(QueueRefused, match=rf"{name} has other arguments.*delete_queue {name}.*nothing is lost"):
+        check_broker()
+    # When that is done
+    rabbit.channel.queue_delete(name)
+    # Then all is well
+    check_broker()

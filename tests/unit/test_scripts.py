@@ -204,10 +204,21 @@ class TestQueueUsers:
 
         assert ended.returncode == 0
         assert "Queued 1 of 1 users." in ended.stdout
-        assert "broker did not take sync_user; the tick will send it" in ended.stderr
+        why = "RabbitMQ does not answer (AMQPConnectionError)"
+        assert ended.stderr == f"warning: {why}; the syncs are recorded, and start when that is over\n"
         assert "geheim" not in ended.stdout + ended.stderr
         with db.connection_context():
             assert Sync.select().count() == 1
+
+    def test_after_one_message_that_was_not_taken_no_other_is_tried(
+        self, services: dict[str, str], pilots: list[User]
+    ) -> None:
+        ended = run("queue_users", "--json", **services)
+
+        assert (ended.returncode, json.loads(ended.stdout)["queued"]) == (0, 2)
+        assert len(ended.stderr.splitlines()) == 1
+        with db.connection_context():
+            assert [sync.sent_at for sync in Sync.select()] == [None, None], "the tick has both to send"
 
 
 class TestCheckQueue:

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from peewee import Database
 
 import database
+from actors.counts import BrokerUnreachable, PublishingBlocked, QueueRefused
 from models import User
 from tests.web_app import FakeBackend, make_killmail, make_sync, make_user, name, wait_for_killmail
 
@@ -32,6 +33,17 @@ def test_readyz_names_the_broker(client: FlaskClient, backend: FakeBackend) -> N
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json == {"status": "unavailable", "database": "ok", "broker": "unreachable"}
+
+
+@pytest.mark.parametrize("error", [PublishingBlocked(), QueueRefused("esi_names_queue")])
+def test_readyz_says_what_to_do_about_a_broker_that_is_of_no_use(
+    client: FlaskClient, backend: FakeBackend, error: BrokerUnreachable
+) -> None:
+    backend.broker_error = error
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    expected = {"status": "unavailable", "database": "ok", "broker": error.state, "advice": str(error)}
+    assert response.json == expected
 
 
 def test_readyz_looks_once_in_a_while_however_many_ask(
