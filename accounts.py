@@ -160,6 +160,7 @@ def _upsert(identity: Identity, tokens: TokenSet, cipher: TokenCipher, due: date
             token_version = users.token_version + 1,
             refresh_claimed_until = NULL,
             needs_login_reason = NULL,
+            recheck_at = NULL,
             consecutive_failures = 0,
             next_sync_at = CASE WHEN excluded.next_sync_at IS NULL THEN NULL
                 ELSE COALESCE(users.next_sync_at, excluded.next_sync_at) END

@@ -15,6 +15,7 @@ import ledger
 import prices
 import runtime
 import settings
+import tokens
 from actors import sending
 from actors.dispatching import dispatch_now
 from actors.names import names_wanted, resolve_names
@@ -73,6 +74,7 @@ def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
     if unbelievable := ledger.draw_near(cooldown):
         logger.warning("%s leases and waits would have ended far too late; they are over", unbelievable)
+    tokens.start_due_rechecks()
     taken_back = ledger.take_back_expired()
     if taken_back:
         logger.warning("%s killmails whose message or worker went away are pending again", taken_back)

@@ -74,8 +74,9 @@ def sync_user(sync_id: int) -> None:
         _fail(reader.sync, str(error))
     except EsiForbidden as error:
         if error.missing_scope:
-            tokens.scope_is_missing(reader.user.id)
-        _fail(reader.sync, f"ESI refused the killmail list: {error}")
+            _take_failure(reader.sync, error)
+        else:
+            _fail(reader.sync, f"ESI refused the killmail list: {error}")
     except EsiError as error:
         _take_failure(reader.sync, error)
     publish(SyncChanged(sync_id))
@@ -235,7 +236,8 @@ def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
         said = f"{ESI_ASKS_TO_WAIT} ({error})" if error.retry_after else str(error)
         _wait(sync, utcnow() + _asked_to_wait(sync, error), said)
         return
-    if isinstance(error, EsiUnauthorized):
+    # ESI's own check of a token may be what fails: only a fresh token that lacks the scope proves that it does.
+    if isinstance(error, EsiUnauthorized | EsiForbidden):
         tokens.forget_access_token(sync.user_id)
     if sync.attempts >= len(LIST_BACKOFF):
         _fail(sync, f"the killmail list could not be read: {error}")

@@ -58,10 +58,13 @@ class EsiUnauthorized(EsiStatus):
 
 
 class EsiForbidden(EsiStatus):
-    """403. `missing_scope`: ESI said that the access token lacks the scope; that is permanent, the rest is not."""
+    """403. `missing_scope`: ESI said that the access token lacks the scope.
+
+    Its own check may be what failed, so that is to be believed only if a fresh token's claims say the same.
+    """
 
     def __init__(self, message: str, *, missing_scope: bool = False) -> None:
-        super().__init__(message, permanent=missing_scope, status=403)
+        super().__init__(message, status=403)
         self.missing_scope = missing_scope
 
 

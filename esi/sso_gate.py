@@ -6,6 +6,9 @@ by anyone in between (`esi/failing_owners.py`); while it is closed no one asks; 
 all, and a user whose own refresh failed before lets the others go first. A failed probe makes the pause longer, a
 success opens the gate and forgets the failures. A login's code is exchanged whatever this says: it cannot wait.
 
+The same holds for verdicts: answers that would make a pilot log in again. A run of them by different users is an
+incident (another EVE_CLIENT_ID, an error at the SSO): the gate closes, and no further user is marked.
+
 What counts as a failure, and what the pilot is told, is left to `tokens/`.
 """
 
@@ -22,8 +25,8 @@ from esi.refresh_slots import Slot
 
 logger = logging.getLogger(__name__)
 
-#: The row's name, and the one under which failures are counted.
-GATE = "login service"
+#: The row's name, and the one under which failures are counted; and the one under which verdicts are.
+GATE, VERDICTS = "login service", "login verdicts"
 #: Different users that have to fail in a row, with no success in between, before the gate closes.
 USERS_THAT_CLOSE = 5
 #: Seconds the gate is closed at first, and at most after many failed probes. The SSO's restart takes minutes.
@@ -39,8 +42,9 @@ SLOT_WAIT_SECONDS, SLOT_POLL_SECONDS = 2.0, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Permission for one refresh. Release its slot after the request; report `answered` or `failed` exactly once.
+    """Permission for one refresh. Release its slot after the request.
 
+    Report exactly once what came of it: `answered`, `judged` or `failed`.
     `probe`: the request finds out, for all, whether the SSO answers again.
     """
 
@@ -101,6 +105,40 @@ def renew(permit: Permit) -> Permit | None:
 def answered(permit: Permit) -> None:
     """The refresh succeeded: the SSO works, and failures so far were their users' own."""
     if permit.slot.failures_noted:
+        failing_owners.forget(VERDICTS)
+    _works(permit)
+
+
+def judged(permit: Permit, verdict: str, incident: str, *, counts: bool) -> SsoClosed | None:
+    """Count an answer by which this pilot would have to log in again. None: believe it; else it is one of a run.
+
+    `verdict` is for the log line, `incident` the gate's reason, for pilots. `counts=False` is for a recheck: rechecks
+    come one after the other and are mostly refused, which says nothing about the SSO.
+    """
+    now, gate = rate_store.read_gate(GATE)
+    goes_on = gate.failures > 0 and gate.reason == incident
+    if goes_on and not permit.probe:
+        return SsoClosed(gate.reason, max(gate.closed_until - now, 0.0))
+    in_a_row = failing_owners.add(VERDICTS, permit.owner, now) if counts or goes_on else 0
+    if not goes_on and in_a_row < USERS_THAT_CLOSE:
+        _works(permit)
+        return None
+    pause = back_off(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, gate.failures if goes_on else 0)
+    if permit.probe:
+        rate_store.keep_closed(GATE, now + pause, incident)
+    closes = permit.probe or rate_store.close_gate(GATE, now, now + pause, incident)
+    if closes and not goes_on:
+        logger.error(
+            "%s: %s pilots in a row were told that %s, with no success in between: taken for an incident; no further "
+            "pilot has to log in for it. Check EVE_CLIENT_ID and the state of EVE's SSO; next try in %.0f s",
+            GATE, in_a_row, verdict, pause,
+        )  # fmt: skip
+    return SsoClosed(incident, pause)
+
+
+def _works(permit: Permit) -> None:
+    """The SSO has answered this refresh, whatever it said: an outage is over."""
+    if permit.slot.failures_noted:
         failing_owners.forget(GATE)
     if permit.probe and rate_store.forget_failures(GATE):
         logger.info("%s: the gate is open again", GATE)
@@ -133,7 +171,7 @@ def failed(
 def _probe(owner: int, now: float, gate: rate_store.Gate, *, interactive: bool) -> Permit:
     """Become the one that tries a gate whose pause is over. Raises SsoClosed."""
     opens = gate.closed_until
-    if opens <= now and failing_owners.includes(GATE, owner):
+    if opens <= now and any(failing_owners.includes(name, owner) for name in _COUNTED):
         opens += AFTER_THE_OTHERS
     if opens > now:
         raise SsoClosed(gate.reason, opens - now)
@@ -152,4 +190,4 @@ def _anonymous() -> int:
 
 
 #: Under what `failing_owners` counts for this gate.
-_COUNTED = (GATE, GATE)
+_COUNTED = (GATE, VERDICTS)

@@ -15,7 +15,7 @@ from simulator.wire import Delivery, Payload, Response
 
 KINDS: Final = (
     "html", "reset", "hang", "truncated", "invalid_json", "420", "429", "429_bare", "429_bare_wait",
-    "not_found",
+    "not_found", "scope",
 )  # fmt: skip
 _STATUS: Final = re.compile(r"status:([45]\d\d)")
 _HTML: Final = "<html><body><h1>503 Service Unavailable</h1>No server is available.</body></html>"
@@ -77,6 +77,8 @@ class Fault:
                 return Response.html(503, _HTML)
             case "not_found":
                 return Response.error(404, "Not found")
+            case "scope":  # as ESI's own check of tokens fails
+                return Response.error(403, "token is not valid for scope")
             case "420":
                 return self._error_limited()
             case "429" | "429_bare" | "429_bare_wait":

@@ -1,8 +1,9 @@
 """Access tokens for ESI; refresh tokens encrypted at rest.
 
 The invariants: of all callers that need a user's token at once, one calls the SSO; what comes back never overwrites
-something newer; only the SSO's own refusal, or a sold character, makes a user log in again; and no text, log or column
-holds a token in clear. The SSO is never called inside a transaction.
+something newer; one pilot's problem at the SSO stops no other pilot; only the SSO's own refusal, given twice, or a sold
+character, ends a login for good; and no text, log or column holds a token in clear. The SSO is never called inside a
+transaction.
 
 Who may be synced, and what a login stores, is left to `accounts.py`; refresh tokens:
 https://developers.eveonline.com/docs/services/sso/.
@@ -11,7 +12,7 @@ https://developers.eveonline.com/docs/services/sso/.
 from tokens.access import access_token, forget_access_token
 from tokens.cipher import TokenCipher
 from tokens.errors import NeedsLogin, TokenError, TokenUnavailable, UndecryptableToken
-from tokens.refresh import scope_is_missing
+from tokens.rechecks import retry_now, start_due_rechecks
 from tokens.rows import expiry, first_token_version, has_scope, login_needed, new_session_epoch
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "has_scope",
     "login_needed",
     "new_session_epoch",
-    "scope_is_missing",
+    "retry_now",
+    "start_due_rechecks",
 ]

@@ -21,6 +21,7 @@ REFUSED = "EVE SSO no longer accepts this login. Log in again to go on."
 REFUSED_AFTER_LOSS = (
     "EVE's login service replaced this login, but its answer was lost on the way. Log in again to go on."
 )
+INCIDENT = "EVE's login service turns away one pilot after the other; nothing is lost, and it is tried again"
 OWNER_CHANGED = "This character belongs to another account now. Its owner has to log in."
 NO_REFRESH_TOKEN = "EVE SSO granted no lasting access. Log in again to go on."  # noqa: S105 (a sentence, not a secret)
 NO_SCOPE = f"The login does not allow reading killmails ({KILLMAIL_SCOPE}). Log in again and allow it."

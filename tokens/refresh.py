@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from random import uniform
-from typing import Protocol
+from typing import Any, Protocol
 
 from peewee import fn
 
@@ -31,6 +31,7 @@ from tokens.cipher import TokenCipher
 from tokens.errors import (
     ASKS_TO_WAIT,
     BUSY,
+    INCIDENT,
     NO_ANSWER,
     NO_SCOPE,
     NO_TOKEN,
@@ -41,7 +42,8 @@ from tokens.errors import (
     NeedsLogin,
     TokenUnavailable,
 )
-from tokens.rows import expiry, lives, new_session_epoch, read_again, swap
+from tokens.rechecks import recheck_time, what_follows
+from tokens.rows import expiry, is_rechecked, lives, new_session_epoch, read_again, swap
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +63,6 @@ class Sso(Protocol):
     def revoke(self, refresh_token: str) -> None: ...
 
 
-def scope_is_missing(user_id: int) -> None:
-    """ESI said that the access token does not allow reading killmails: only a login that grants it helps."""
-    user = User.get_by_id(user_id)
-    scopes = " ".join(scope for scope in user.scopes.split() if scope != KILLMAIL_SCOPE)
-    if swap(user, scopes=scopes, next_sync_at=None):
-        log.warning("user %s: ESI says that the login does not allow reading killmails", user_id)
-
-
 def refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, interactive: bool) -> str:
     """Call the SSO, if it may be called, and store what it says; the lease is held."""
     permit = _enter(user, interactive=interactive)
@@ -78,13 +72,15 @@ def refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, in
         if identity.character_id != user.character_id:
             raise SsoInvalidToken("character", "it is another character's token")
     except SsoRefused as refusal:
-        sso_gate.answered(permit)
-        return _refused(user, cipher, REFUSED_AFTER_LOSS if refusal.answer_lost else REFUSED)
+        return _refused(user, cipher, permit, REFUSED_AFTER_LOSS if refusal.answer_lost else REFUSED)
     except (SsoUnavailable, SsoConfiguration, SsoInvalidToken) as error:
         raise _unavailable(user, permit, error) from error
-    sso_gate.answered(permit)
     if identity.owner_hash != user.owner_hash:
-        return _sold(user, cipher)
+        return _owner_changed(user, cipher, permit)
+    if KILLMAIL_SCOPE in identity.scopes:
+        sso_gate.answered(permit)
+    else:
+        _believe(user, permit, "their access tokens lack the scope")
     return _store(user, fresh, refresh_token, identity, cipher)
 
 
@@ -150,6 +146,14 @@ def _unavailable(user: User, permit: Permit, error: SsoError) -> TokenUnavailabl
     return TokenUnavailable(closed.reason, closed.wait + AFTER_THE_OTHERS)
 
 
+def _believe(user: User, permit: Permit, verdict: str) -> None:
+    """Go on if this pilot has to log in again. Raises TokenUnavailable if the answer is one of a run, an incident."""
+    closed = sso_gate.judged(permit, verdict, INCIDENT, counts=not is_rechecked(user))
+    if closed is not None:
+        log.info("user %s: not marked for a login; the SSO turns away one pilot after the other", user.id)
+        raise TokenUnavailable(closed.reason, closed.wait + AFTER_THE_OTHERS)
+
+
 def _store(user: User, fresh: TokenSet, refresh_token: str, identity: Identity, cipher: TokenCipher) -> str:
     usable = KILLMAIL_SCOPE in identity.scopes
     stored = swap(
@@ -160,49 +164,62 @@ def _store(user: User, fresh: TokenSet, refresh_token: str, identity: Identity, 
         scopes=" ".join(sorted(identity.scopes)),
         token_version=User.token_version + 1,
         refresh_claimed_until=None,
-        # A process that overran its lease may find itself refused by whoever came after it; its answer is the truth.
+        # A process that overran its lease may find the user refused by a later caller; its answer is the truth.
         needs_login_reason=None,
         next_sync_at=fn.COALESCE(User.next_sync_at, utcnow()) if usable else None,
+        recheck_at=None if usable else recheck_time(user, confirmed=user.needs_login_reason is None),
     )
     if not stored:
         return _stored_meanwhile(user, cipher)
     if not usable:
+        log.warning("user %s: the refreshed access token lacks the scope; %s", user.id, what_follows(user))
         raise NeedsLogin(NO_SCOPE)
     return fresh.access_token
 
 
-def _refused(user: User, cipher: TokenCipher, reason: str) -> str:
-    """The SSO refused the refresh token: the pilot has to log in, unless it was replaced meanwhile."""
+def _refused(user: User, cipher: TokenCipher, permit: Permit, reason: str) -> str:
+    """The SSO refused the refresh token: the pilot has to log in, unless it was replaced in the meantime."""
+    _believe(user, permit, "the SSO no longer accepts their login")
+    if is_rechecked(user) and user.needs_login_reason is not None:
+        reason = user.needs_login_reason
     # Ciphertexts never repeat: this one is gone as soon as a login, or a refresh that overran its lease, replaced it.
     marked = (
-        User.update(needs_login_reason=reason, next_sync_at=None, refresh_claimed_until=None)
+        User.update(
+            needs_login_reason=reason, next_sync_at=None, refresh_claimed_until=None, recheck_at=recheck_time(user)
+        )
         .where(User.id == user.id, User.refresh_token == user.refresh_token)
         .execute()
     )
     if not marked:
         return _stored_meanwhile(user, cipher)
-    log.warning("user %s: the SSO refused the refresh token; the pilot has to log in again", user.id)
+    log.warning("user %s: the SSO refused the refresh token; %s", user.id, what_follows(user))
     raise NeedsLogin(reason)
 
 
-def _sold(user: User, cipher: TokenCipher) -> str:
-    """The character has another owner: stop syncing it, and sign the former owner out."""
-    marked = swap(
-        user,
-        access_token=None,
-        refresh_token=None,
-        expires_at=None,
-        token_version=User.token_version + 1,
-        refresh_claimed_until=None,
-        needs_login_reason=OWNER_CHANGED,
-        next_sync_at=None,
-        session_epoch=new_session_epoch(),
-    )
-    if not marked:
+def _owner_changed(user: User, cipher: TokenCipher, permit: Permit) -> str:
+    """The access token names another owner: sign the old one out at once; a second such answer is final."""
+    _believe(user, permit, "their characters have another owner")
+    confirmed = is_rechecked(user) and user.needs_login_reason == OWNER_CHANGED
+    if not swap(user, **_sold(user, confirmed=confirmed)):
         return _stored_meanwhile(user, cipher)
     publish(SessionsEnded(user.id))
-    log.warning("user %s: the character changed its owner; signed out and no longer synced", user.id)
+    log.warning("user %s: the character changed its owner; signed out; %s", user.id, what_follows(user))
     raise NeedsLogin(OWNER_CHANGED)
+
+
+def _sold(user: User, *, confirmed: bool) -> dict[str, Any]:
+    """The columns of a character that was sold. The refresh token is erased only once a recheck has confirmed it."""
+    changes: dict[str, Any] = {
+        "access_token": None,
+        "expires_at": None,
+        "token_version": User.token_version + 1,
+        "refresh_claimed_until": None,
+        "needs_login_reason": OWNER_CHANGED,
+        "next_sync_at": None,
+        "session_epoch": new_session_epoch(),
+        "recheck_at": recheck_time(user, confirmed=confirmed),
+    }
+    return changes | {"refresh_token": None} if confirmed else changes
 
 
 def _stored_meanwhile(user: User, cipher: TokenCipher) -> str:

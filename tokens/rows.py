@@ -19,11 +19,16 @@ from tokens.errors import NO_REFRESH_TOKEN, NO_SCOPE, NOT_LINKED, NeedsLogin
 
 def login_needed(user: User) -> str | None:
     """Why only a login helps this user, as a sentence for the pilot; None when a token can be obtained."""
-    if user.needs_login_reason is not None:
+    if user.needs_login_reason is not None and not is_rechecked(user):
         return str(user.needs_login_reason)
-    if not has_scope(user):
+    if not has_scope(user) and not is_rechecked(user):
         return NO_SCOPE
     return NO_REFRESH_TOKEN if user.refresh_token is None else None
+
+
+def is_rechecked(user: User) -> bool:
+    """Whether the SSO is asked once more about a user it turned away (`tokens/rechecks.py`)."""
+    return user.recheck_at is not None and user.next_sync_at is not None
 
 
 def has_scope(user: User) -> bool:
@@ -60,6 +65,8 @@ def read(user_id: int) -> User:
             User.token_version,
             User.refresh_claimed_until,
             User.needs_login_reason,
+            User.next_sync_at,
+            User.recheck_at,
         )
         .where(User.id == user_id)
         .get_or_none()

@@ -242,17 +242,41 @@ def test_a_bare_429_of_one_list_lets_every_other_list_be_read_at_once(simulated,
     assert Sync.get_by_id(waiting.id).waiting_until > utcnow() + timedelta(minutes=55)
 
 
-def test_a_scope_that_esi_misses_asks_for_a_login(simulated, sync):
-    """The SSO still gives tokens, so nobody else would find out."""
+def test_a_403_about_the_scope_is_not_believed_while_fresh_tokens_hold_it(simulated, sync, later, tick):
+    """ESI's own check of tokens may be what fails: the pilot is not disabled for it."""
+    pilot = simulated.pilot(2)
+    simulated.fault("recent", "scope")
+    row = sync(pilot)
+    assert (row.state, row.attempts) == (SyncState.LISTING, 1)
+    for _ in range(6):
+        later(1000)
+        tick()
+    assert only_sync().state == SyncState.FAILED
+    assert "scope" in only_sync().error
+    assert token_state(pilot.user) is TokenState.OK
+    assert pilot.user.next_sync_at is not None
+    assert pilot.user.recheck_at is None
+
+    simulated.mend()
+    assert sync(pilot).state == SyncState.FINISHED
+
+
+def test_a_403_about_the_scope_makes_the_sso_tell(simulated, sync, later, tick):
+    """Given a login whose tokens have lost the scope, Then the refresh after ESI's 403 tells."""
     pilot = simulated.pilot(2)
     claims = jwt.decode(runtime.cipher().decrypt(pilot.user.access_token), options={"verify_signature": False})
     without_scope = simulated.call(lambda state: state.keys.sign(claims | {"scp": "publicData"}))
     User.update(access_token=runtime.cipher().encrypt(without_scope)).execute()
+    refresh_token = runtime.cipher().decrypt(pilot.user.refresh_token)
+    simulated.call(lambda state: setattr(state.grants._tokens[refresh_token], "scopes", ("publicData",)))
     row = sync(pilot)
-    assert row.state == SyncState.FAILED
+    assert (row.state, row.attempts, pilot.user.access_token) == (SyncState.LISTING, 1, None)
+    later(200)
+    tick()
+    assert only_sync().state == SyncState.FAILED
     assert token_state(pilot.user) is TokenState.MISSING_SCOPE
-    assert pilot.user.next_sync_at is None
-    assert pilot.user.refresh_token is not None
+    assert (pilot.user.next_sync_at, pilot.user.refresh_token is None) == (None, False)
+    assert pilot.user.recheck_at > utcnow()
 
 
 def test_a_failed_sync_does_not_come_back_before_the_cool_down(simulated, sync, configure):

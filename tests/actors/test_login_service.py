@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 import runtime
+from actors.schedule import queue_due_users
 from database import utcnow
 from esi.sso_gate import USERS_THAT_CLOSE
 from ledger.rules import LIST_BACKOFF, LOGIN_SERVICE_BACKOFF
@@ -155,6 +156,23 @@ def test_a_refused_refresh_token_fails_the_sync_and_asks_for_a_login(simulated, 
     assert pilot.user.needs_login_reason is not None
     assert pilot.user.next_sync_at is None
     assert ask(pilot).queued is False
+
+
+def test_a_login_that_the_sso_refused_by_mistake_is_synced_after_the_recheck(simulated, sync, later, tick, crew):
+    pilot = simulated.pilot(2)
+    expire_all()
+    refresh_token = runtime.cipher().decrypt(pilot.user.refresh_token)
+    simulated.call(lambda state: state.grants.revoke(refresh_token))
+    assert sync(pilot).state == SyncState.FAILED
+    simulated.call(lambda state: setattr(state.grants._tokens[refresh_token], "dead_because", None))
+
+    for seconds, ends in ((1800, [SyncState.FAILED]), (1900, [SyncState.FAILED, SyncState.FINISHED])):
+        later(seconds)
+        tick()
+        queue_due_users()
+        crew.drain()
+        assert [row.state for row in Sync.select().order_by(Sync.id)] == ends
+    assert (pilot.user.needs_login_reason, pilot.user.recheck_at) == (None, None)
 
 
 def test_a_sold_character_fails_the_sync_and_says_why(simulated, sync):

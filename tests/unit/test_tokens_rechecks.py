@@ -1,0 +1,221 @@
+"""Refusals, other owners and lost scopes: one is checked again before it is final; a run of them is an incident."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import tokens
+from accounts import TokenState, token_state
+from database import utcnow
+from esi.errors import SsoUnavailable
+from esi.sso_gate import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, USERS_THAT_CLOSE
+from models import FailingOwner, Gate, User
+from tests.unit.esi.limiting import time_passes
+from tests.unit.fake_sso import FakeSso, expire, log_in, pilot
+from tokens import NeedsLogin, TokenCipher, TokenUnavailable, access_token
+from tokens.errors import INCIDENT, NO_SCOPE, OWNER_CHANGED, REFUSED
+from tokens.rechecks import RECHECK_AFTER, RECHECKS_PER_TICK
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A way in which the SSO turns a pilot away. `give` makes it do so; `take_back` is given what `give` returned."""
+
+    reason: str
+    state: TokenState
+    give: Callable[[FakeSso, str], object]
+
+    def take_back(self, sso: FakeSso, refresh_token: str, before: object) -> None:
+        sso._owners[refresh_token] = before  # type: ignore[assignment]
+
+
+VERDICTS = [
+    Verdict(REFUSED, TokenState.NEEDS_LOGIN, lambda sso, token: sso._owners.pop(token)),
+    Verdict(OWNER_CHANGED, TokenState.NEEDS_LOGIN, lambda sso, token: change(sso, token, owner_hash="owner-two")),
+    Verdict(NO_SCOPE, TokenState.MISSING_SCOPE, lambda sso, token: change(sso, token, scopes=frozenset())),
+]
+each_verdict = pytest.mark.parametrize("verdict", VERDICTS, ids=["refused", "sold", "scope"])
+
+
+def change(sso: FakeSso, refresh_token: str, **changes: object) -> object:
+    before = sso._owners[refresh_token]
+    sso._owners[refresh_token] = replace(before, **changes)  # type: ignore[arg-type]
+    return before
+
+
+@pytest.fixture
+def users(any_db, sso, cipher) -> list[User]:
+    """Pilots whose access tokens have run out: as many as make an incident, and three more."""
+    users = [log_in(sso, cipher, pilot(90_000_001 + index)) for index in range(USERS_THAT_CLOSE + 3)]
+    for user in users:
+        expire(user)
+    return users
+
+
+def token_of(user: User, cipher: TokenCipher) -> str:
+    return cipher.decrypt(User.get_by_id(user.id).refresh_token)
+
+
+def turned_away(user: User, sso, cipher) -> str:
+    with pytest.raises(NeedsLogin) as raised:
+        access_token(user.id, sso, cipher)
+    return raised.value.reason
+
+
+def waits(user: User, sso, cipher) -> TokenUnavailable:
+    with pytest.raises(TokenUnavailable) as raised:
+        access_token(user.id, sso, cipher)
+    return raised.value
+
+
+def an_hour_passes() -> None:
+    time_passes(RECHECK_AFTER.total_seconds())
+    for user in User.select().where(User.recheck_at.is_null(False)):
+        User.update(recheck_at=user.recheck_at - RECHECK_AFTER).where(User.id == user.id).execute()
+
+
+def states(users: list[User]) -> list[TokenState]:
+    return [token_state(User.get_by_id(user.id)) for user in users]
+
+
+@each_verdict
+def test_a_verdict_is_checked_once_more_after_an_hour_and_then_final(users, sso, cipher, verdict):
+    user = users[0]
+    verdict.give(sso, token_of(user, cipher))
+    assert turned_away(user, sso, cipher) == verdict.reason
+    marked = User.get_by_id(user.id)
+    assert (token_state(marked), marked.next_sync_at) == (verdict.state, None)
+    assert marked.refresh_token is not None
+    assert RECHECK_AFTER - timedelta(minutes=1) < marked.recheck_at - utcnow() <= RECHECK_AFTER
+    # Not before its time
+    assert tokens.start_due_rechecks() == 0
+    assert turned_away(user, sso, cipher) == verdict.reason
+    assert len(sso.calls) == 1
+
+    an_hour_passes()
+    assert tokens.start_due_rechecks() == 1
+    assert tokens.start_due_rechecks() == 0
+    assert User.get_by_id(user.id).next_sync_at <= utcnow()
+    assert turned_away(user, sso, cipher) == verdict.reason
+    final = User.get_by_id(user.id)
+    assert (token_state(final), final.next_sync_at, final.recheck_at) == (verdict.state, None, None)
+    assert (final.refresh_token is None) == (verdict.reason == OWNER_CHANGED), "erased only once it is confirmed"
+
+    an_hour_passes()
+    assert tokens.start_due_rechecks() == 0
+    assert len(sso.calls) == 2
+
+
+@each_verdict
+def test_a_verdict_that_was_a_mistake_heals_within_the_hour(users, sso, cipher, verdict):
+    user = users[0]
+    refresh_token = token_of(user, cipher)
+    before = verdict.give(sso, refresh_token)
+    turned_away(user, sso, cipher)
+    verdict.take_back(sso, refresh_token, before)
+    an_hour_passes()
+    tokens.start_due_rechecks()
+    assert access_token(user.id, sso, cipher).startswith("access-")
+    healed = User.get_by_id(user.id)
+    assert (token_state(healed), healed.recheck_at) == (TokenState.OK, None)
+    assert (healed.needs_login_reason, healed.next_sync_at is None) == (None, False)
+
+
+@each_verdict
+def test_an_incident_marks_at_most_four_and_all_heal_without_anyones_help(users, sso, cipher, caplog, verdict):
+    """Given an SSO that turns everyone away, for hours, Then the fifth in a row closes the gate."""
+    caplog.set_level(logging.ERROR)
+    before = {token_of(user, cipher): verdict.give(sso, token_of(user, cipher)) for user in users}
+    for user in users[: USERS_THAT_CLOSE - 1]:
+        turned_away(user, sso, cipher)
+    for user in users[USERS_THAT_CLOSE - 1 :]:
+        waiting = waits(user, sso, cipher)
+        assert (str(waiting), waiting.own_fault) == (INCIDENT, False)
+    assert len(sso.calls) == USERS_THAT_CLOSE
+    for number in range(12):  # probes, by one after the other
+        time_passes(LONGEST_PAUSE_SECONDS + 10)
+        waits(users[USERS_THAT_CLOSE - 1 + number % 4], sso, cipher)
+    assert states(users).count(TokenState.OK) == len(users) - USERS_THAT_CLOSE + 1
+    [line] = caplog.records
+    assert "EVE_CLIENT_ID" in line.getMessage()
+    # And those whose recheck falls into it are not marked for good
+    an_hour_passes()
+    assert tokens.start_due_rechecks() == USERS_THAT_CLOSE - 1
+    waits(users[0], sso, cipher)
+    time_passes(LONGEST_PAUSE_SECONDS + 10)
+
+    for refresh_token, identity in before.items():
+        verdict.take_back(sso, refresh_token, identity)
+    assert all(access_token(user.id, sso, cipher) for user in reversed(users))
+    assert states(users) == [TokenState.OK] * len(users)
+    assert User.select().where(User.recheck_at.is_null(False)).count() == 0
+    assert FailingOwner.select().count() == 0
+    assert not Gate.select().where(Gate.failures > 0).exists()
+
+
+def test_verdicts_with_successes_in_between_are_each_pilots_own(users, sso, cipher):
+    healthy, *others = users
+    for user in others:
+        sso.refuse(token_of(user, cipher))
+        turned_away(user, sso, cipher)
+        expire(healthy)
+        assert access_token(healthy.id, sso, cipher)
+    assert states(others) == [TokenState.NEEDS_LOGIN] * len(others)
+    # And their rechecks, one after the other, are no incident
+    an_hour_passes()
+    assert tokens.start_due_rechecks() == len(others)
+    for user in others:
+        turned_away(user, sso, cipher)
+    assert User.select().where(User.recheck_at.is_null(False)).count() == 0
+    assert not Gate.select().where(Gate.failures > 0).exists()
+
+
+def test_the_first_refusal_after_an_outage_opens_the_gate_and_counts(users, sso, cipher):
+    sso.failure = SsoUnavailable("token refresh: no answer")
+    for user in users[:USERS_THAT_CLOSE]:
+        waits(user, sso, cipher)
+    sso.failure = None
+    time_passes(FIRST_PAUSE_SECONDS)
+    sso.refuse(token_of(users[-1], cipher))
+    turned_away(users[-1], sso, cipher)
+    assert FailingOwner.select().count() == 1
+    assert access_token(users[0].id, sso, cipher)
+    assert FailingOwner.select().count() == 0
+
+
+def test_a_login_ends_the_wait_for_a_recheck(users, sso, cipher):
+    sso.refuse(token_of(users[0], cipher))
+    turned_away(users[0], sso, cipher)
+    log_in(sso, cipher, pilot(90_000_001))
+    assert User.get_by_id(users[0].id).recheck_at is None
+    an_hour_passes()
+    assert tokens.start_due_rechecks() == 0
+
+
+def test_a_tick_starts_only_so_many_rechecks_and_those_dated_by_a_wrong_clock_too(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    found: Any = User.select().where(User.id == user.id).dicts().get()
+    row = dict(found)
+    del row["id"]
+    row |= {"needs_login_reason": REFUSED, "next_sync_at": None, "recheck_at": utcnow() + timedelta(days=30)}
+    User.insert_many([{**row, "character_id": 1000 + n} for n in range(RECHECKS_PER_TICK + 5)]).execute()
+    assert [tokens.start_due_rechecks() for _ in range(3)] == [RECHECKS_PER_TICK, 5, 0]
+
+
+def test_users_are_retried_at_once_on_demand(users, sso, cipher):
+    refused, without_token, healthy = users[:3]
+    for user in (refused, without_token):
+        sso.refuse(token_of(user, cipher))
+        turned_away(user, sso, cipher)
+    User.update(refresh_token=None).where(User.id == without_token.id).execute()
+    assert tokens.retry_now([healthy.character_id]) == 0
+    assert tokens.retry_now([refused.character_id]) == 1
+    turned_away(refused, sso, cipher)
+    assert tokens.retry_now() == 1, "also after the second check has failed"
+    assert len(sso.calls) == 3

@@ -1,0 +1,72 @@
+"""A refusal by the SSO is checked once more, an hour later, before it is final.
+
+The SSO can be wrong for a while: it may refuse every refresh token, name other owners, or leave out scopes. So a user
+it turns away (refused, other owner, scope missing) has to log in at once, but keeps the refresh token, and
+`users.recheck_at` says when the SSO is asked again. The second refusal is final; a success clears everything. Users
+with `recheck_at` and `next_sync_at` set are being rechecked: they are synced like any other, and the refresh that
+needs tells.
+
+The invariant: no user who was turned away is asked about more than once an hour, and never for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from database import execute, lock_clause, placeholders, utcnow
+from models import User
+from tokens.rows import is_rechecked
+
+#: How long after the refusal the SSO is asked again: longer than its incidents that are on record.
+RECHECK_AFTER = timedelta(hours=1)
+#: Users who are made eligible by one tick. A tick comes each minute, in embedded mode each second.
+RECHECKS_PER_TICK = 20
+
+#: Rows of `users` that were turned away and whose refresh token is still stored.
+_TURNED_AWAY = "next_sync_at IS NULL AND refresh_token IS NOT NULL"
+
+
+def recheck_time(user: User, *, confirmed: bool = True) -> datetime | None:
+    """When to ask the SSO again about a user it has just turned away; None when that was the recheck.
+
+    `confirmed=False`: the recheck gave another reason than the first answer, which has not been checked yet.
+    """
+    return None if is_rechecked(user) and confirmed else utcnow() + RECHECK_AFTER
+
+
+def what_follows(user: User) -> str:
+    """For a log line about a user who was just turned away."""
+    if is_rechecked(user):
+        return "that was the second check: the pilot has to log in again"
+    return "the pilot has to log in again; checked once more in an hour"
+
+
+def start_due_rechecks() -> int:
+    """Make some users whose recheck is due eligible for one more try; returns how many. Idempotent."""
+    now = utcnow()
+    # A time further ahead than any that is written here was dated by a wrong clock.
+    due = f"recheck_at IS NOT NULL AND (recheck_at <= ? OR recheck_at > ?) AND {_TURNED_AWAY}"
+    times = (now, now + 2 * RECHECK_AFTER)
+    # Looked for first: an update takes SQLite's only lock, and there is hardly ever anything to do.
+    if execute(f"SELECT 1 FROM users WHERE {due} LIMIT 1", times).fetchone() is None:
+        return 0
+    return _start(f"{due} ORDER BY recheck_at LIMIT {RECHECKS_PER_TICK}", times, now)
+
+
+def retry_now(character_ids: Sequence[int] = ()) -> int:
+    """Make users who were turned away eligible for one more try at once, all or these; returns how many.
+
+    Also those for whom the second check has failed. Without a stored refresh token only a login helps.
+    """
+    chosen = f"{_TURNED_AWAY} AND character_id IN ({placeholders(character_ids)})" if character_ids else _TURNED_AWAY
+    return _start(chosen, tuple(character_ids), utcnow())
+
+
+def _start(condition: str, parameters: Sequence[object], now: datetime) -> int:
+    rows = execute(
+        f"""UPDATE users SET next_sync_at = ?, recheck_at = ?, access_token = NULL, expires_at = NULL
+            WHERE id IN (SELECT id FROM users WHERE {condition} {lock_clause(skip_locked=True)})""",
+        (now, now, *parameters),
+    )
+    return int(rows.rowcount)
