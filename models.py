@@ -223,6 +223,8 @@ class Sync(Table):
     started_at: Any = DateTimeField(null=True)
     finished_at: Any = DateTimeField(null=True)
     page_one_modified: Any = TextField(null=True)  # Last-Modified, which all pages have in common unless the list moves
+    refused: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # killmails refused since `refused_since`
+    refused_since: Any = DateTimeField(null=True)
 
     class Meta:
         table_name = "syncs"
@@ -262,11 +264,12 @@ class Fetch(Table):
         constraints=[Check("state IN ('pending', 'sent', 'fetching', 'deferred', 'rejected')")],
     )
     attempts: Any = IntegerField(default=0)
-    refusals: Any = SmallIntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # 422s in a row
+    refusals: Any = SmallIntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # 4xx in a row
     not_before: Any = DateTimeField(null=True)  # of a deferred row
     claimed_until: Any = DateTimeField(null=True)  # of a sent or fetching row
     last_error: Any = TextField(null=True)
     created_at: Any = DateTimeField(default=utcnow)
+    turn: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # the lowest goes first: ledger/rules.py
 
     class Meta:
         table_name = "ledger"
@@ -275,11 +278,15 @@ class Fetch(Table):
 Fetch.add_index(
     Fetch.index(
         Fetch.priority.desc(),
+        Fetch.turn,
         Fetch.killmail_id.desc(),
         where=SQL("state = 'pending'"),
         name="ledger_pending",
     )
 )
+for _class, _name in ((">= 8", "ledger_oldest"), ("< 8", "ledger_oldest_background")):
+    _where: Any = SQL(f"state = 'pending' AND priority {_class}")
+    Fetch.add_index(Fetch.index(Fetch.created_at, Fetch.turn, Fetch.killmail_id.desc(), where=_where, name=_name))
 Fetch.add_index(
     Fetch.index(Fetch.claimed_until, where=SQL("state IN ('sent', 'fetching')"), name="ledger_claimed"),
 )
@@ -291,9 +298,22 @@ class Lock(Table):
 
     name: Any = CharField(max_length=32, primary_key=True)
     wake_at: Any = DateTimeField(null=True)  # 'dispatch': when a delayed dispatch is already on its way for
+    sent: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # 'dispatch': rows sent of the current ten
 
     class Meta:
         table_name = "locks"
+
+
+class Wait(Table):
+    """Until when a class of killmails (`ledger/waits.py`) may not be requested, and why. Syncs read it, and copy
+    nothing."""
+
+    name: Any = CharField(max_length=16, primary_key=True)
+    until: Any = DateTimeField(null=True)
+    reason: Any = TextField(default="", constraints=[SQL("DEFAULT ''")])
+
+    class Meta:
+        table_name = "waits"
 
 
 class RateSlot(Table):
@@ -450,6 +470,7 @@ TABLES: tuple[type[Table], ...] = (
     SyncItem,
     Fetch,
     Lock,
+    Wait,
     RateSlot,
     RateBucket,
     Gate,

@@ -13,15 +13,15 @@ from actors.middleware import FetchClaims, Held
 from actors.queues import KILLMAILS, SECOND
 from actors.syncs import finish_if_complete
 from esi.client import UnusableHash
-from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited, EsiTransport
+from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited, EsiStatus, EsiTransport
 from esi.rate_limit import KILLMAIL
 from events import KillmailStored, publish
 from killmails import MalformedKillmail, hash_matches, parse_killmail
 
 logger = logging.getLogger(__name__)
 
-#: ESI answers 422 to right pairs under load (zKillboard issue 210): only so many in a row are believed. With the waits
-#: between them (`FETCH_BACKOFF`) that takes at least half a day; the syncs wait for the first four only.
+#: ESI answers 422 to right pairs under load (zKillboard issue 210): only so many refusals in a row are believed. With
+#: the waits between them (`FETCH_BACKOFF`) that takes two days and more; the syncs wait for the first two only.
 INVALID_HASH_TRIES = 8
 
 #: Shorter than the ledger's lease of 60 s, longer than any request (connect 3 s, read 15 s).
@@ -69,8 +69,8 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
         dispatch_now()
         return
     logger.info("killmail %s failed (%s of its tries): %s", killmail_id, held.claim.attempts + 1, error)
-    refused = isinstance(error, EsiInvalidHash)
-    if refused and held.claim.refusals + 1 >= INVALID_HASH_TRIES:
+    refused = isinstance(error, EsiStatus) and error.status is not None and 400 <= error.status < 500
+    if isinstance(error, EsiInvalidHash) and held.claim.refusals + 1 >= INVALID_HASH_TRIES:
         finish_if_complete(ledger.reject(held.claim, str(error)))
     else:
         asked = error.retry_after if isinstance(error, EsiRateLimited) else None

@@ -10,26 +10,17 @@ A killmail: (added by a page) pending -> sent -> fetching -> stored
                                                           \\-> deferred -> pending, or rejected
 """
 
-from ledger.fetching import (
+from ledger.dispatching import (
     Allowed,
-    Claim,
     Outgoing,
-    Settled,
-    claim,
-    defer,
     dispatch,
     forget_wake,
-    give_back,
     has_pending,
-    lease_ends,
     next_due,
-    reject,
-    release,
     set_wake,
-    settle,
-    show_waiting,
     upcoming,
 )
+from ledger.fetching import Claim, Settled, claim, defer, give_back, lease_ends, reject, release, settle, show_waiting
 from ledger.finishing import Finished, Progress, finalize, finish_unchanged, ready_to_finish, sync_progress
 from ledger.listing import (
     ClaimedSync,

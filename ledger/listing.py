@@ -39,6 +39,7 @@ class ClaimedSync:
     lease: datetime
     page_one_etag: str | None = None
     page_one_modified: str | None = None
+    wanted: int = 0  # killmails listed so far that are not stored: the place of the next one among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +259,9 @@ def _locked_sync(sync: ClaimedSync) -> ClaimedSync | None:
     if row is None or row.state != SyncState.LISTING or row.claimed_until != sync.lease:
         return None
     return ClaimedSync(
-        row.id, row.user_id, row.trigger, row.priority, row.full, row.next_page, row.attempts, sync.lease
-    )
+        row.id, row.user_id, row.trigger, row.priority, row.full, row.next_page, row.attempts, sync.lease,
+        wanted=max(0, row.found - row.skipped),
+    )  # fmt: skip
 
 
 def _write_down(sync: ClaimedSync, hashes: dict[int, str]) -> tuple[set[int], set[int]]:
@@ -293,7 +295,11 @@ def _stored(ids: Sequence[int]) -> set[int]:
 
 
 def _want(sync: ClaimedSync, ids: Sequence[int], hashes: dict[int, str], now: datetime) -> None:
-    """One ledger row a killmail, shared: a row that exists is raised, and given a fresh try where somebody asked."""
+    """One ledger row a killmail, shared: a row that exists is raised, and given a fresh try where somebody asked.
+
+    `ids` is in ascending order. The newest killmail has the first turn, and the next page goes on counting. A shared
+    killmail keeps the lowest of its turns, unless ESI has refused it.
+    """
     given_up = (
         f"ledger.state = 'deferred' OR (ledger.state <> 'rejected' AND ledger.attempts >= {ATTEMPTS_BEFORE_DEFERRED})"
     )
@@ -303,15 +309,22 @@ def _want(sync: ClaimedSync, ids: Sequence[int], hashes: dict[int, str], now: da
     other_hash = "(ledger.state = 'rejected' AND ledger.killmail_hash <> excluded.killmail_hash)"
     anew = f"(({retry}) OR {other_hash})"
     fresh = f"({anew} OR ledger.state = 'rejected')" if sync.full else anew
+    last = sync.wanted + len(ids) - 1
     insert_rows(
         "ledger",
-        ("killmail_id", "killmail_hash", "priority", "state", "attempts", "refusals", "created_at"),
-        [(killmail_id, hashes[killmail_id], sync.priority, "pending", 0, 0, now) for killmail_id in ids],
+        ("killmail_id", "killmail_hash", "priority", "state", "attempts", "refusals", "created_at", "turn"),
+        [
+            (killmail_id, hashes[killmail_id], sync.priority, "pending", 0, 0, now, last - place)
+            for place, killmail_id in enumerate(ids)
+        ],
         f"""
         ON CONFLICT (killmail_id) DO UPDATE SET
+            turn = CASE WHEN excluded.turn < ledger.turn AND (ledger.refusals = 0 OR {other_hash}) THEN excluded.turn
+                        ELSE ledger.turn END,
             priority = CASE WHEN excluded.priority > ledger.priority THEN excluded.priority ELSE ledger.priority END,
             attempts = CASE WHEN {fresh} THEN 0 ELSE ledger.attempts END,
-            refusals = CASE WHEN {anew} THEN 0 ELSE ledger.refusals END,
+            refusals = CASE WHEN {other_hash} THEN 0 WHEN ({retry}) AND ledger.refusals > 0 THEN 1
+                            ELSE ledger.refusals END,
             not_before = CASE WHEN {fresh} THEN NULL ELSE ledger.not_before END,
             killmail_hash = CASE WHEN {fresh} THEN excluded.killmail_hash ELSE ledger.killmail_hash END,
             state = CASE WHEN {fresh} AND ledger.state IN ('deferred', 'rejected') THEN 'pending' ELSE ledger.state END

@@ -11,6 +11,7 @@ from database import db, execute, lock_clause, placeholders, utcnow
 from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
     ESI_ASKS_TO_WAIT,
+    FRESH_TRY,
     FULL_WALK_EVERY,
     INTERACTIVE_PRIORITY,
     PRIORITY_OF_TRIGGER,
@@ -162,14 +163,14 @@ def _may_stop_waiting(active: Sync, user: User, now: datetime) -> bool:
 def retry_given_up(user_id: int, priority: int) -> int:
     """Give every deferred killmail of a user's lists a fresh try now; returns how many there were.
 
-    Refusals are counted anew, too: tries that a pilot hurried are too close together to prove anything.
+    What ESI refused gets one try, and stays behind everything else: see FRESH_TRY.
     """
     mine = f"""
         SELECT l.killmail_id FROM ledger l JOIN user_killmails u ON u.killmail_id = l.killmail_id
         WHERE u.user_id = ? AND l.state = 'deferred' ORDER BY l.killmail_id {lock_clause(of="l")}
     """
     rows = execute(
-        f"""UPDATE ledger SET state = 'pending', attempts = 0, refusals = 0, not_before = NULL,
+        f"""UPDATE ledger SET state = 'pending', {FRESH_TRY},
                    priority = CASE WHEN priority < ? THEN ? ELSE priority END
             WHERE killmail_id IN ({mine})""",
         (priority, priority, user_id),
@@ -189,7 +190,7 @@ def _raise_fetches(sync_id: int, priority: int) -> None:
     )
     if priority >= INTERACTIVE_PRIORITY:
         execute(
-            f"""UPDATE ledger SET attempts = 0, refusals = 0, not_before = NULL,
+            f"""UPDATE ledger SET {FRESH_TRY},
                     state = CASE WHEN state = 'deferred' THEN 'pending' ELSE state END
                 WHERE (state = 'deferred' OR attempts >= ?) AND state <> 'rejected' AND killmail_id IN ({mine})""",
             (ATTEMPTS_BEFORE_DEFERRED, sync_id),

@@ -15,6 +15,7 @@ from ledger.rules import (
     FETCH_BACKOFF,
     LIST_BACKOFF,
     SYNC_RESEND_AFTER,
+    TURNS_LOST_BY_FAILURE,
     UNBELIEVABLE_LEASE,
     UNBELIEVABLE_SYNC_WAIT,
     UNBELIEVABLE_WAIT,
@@ -49,6 +50,7 @@ def take_back_expired() -> int:
             not_before = CASE WHEN {deadly} THEN ? ELSE NULL END,
             last_error = CASE WHEN state = 'fetching' THEN 'the worker that held it went away' ELSE last_error END,
             attempts = attempts + CASE WHEN state = 'fetching' THEN 1 ELSE 0 END,
+            turn = turn + CASE WHEN state = 'fetching' THEN {TURNS_LOST_BY_FAILURE} ELSE 0 END,
             state = CASE WHEN {deadly} THEN 'deferred' ELSE 'pending' END,
             claimed_until = NULL
         WHERE killmail_id IN (SELECT killmail_id FROM expired)

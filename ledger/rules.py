@@ -7,6 +7,9 @@ from random import uniform
 
 #: Failures in a row after which a killmail no longer holds up the syncs that want it.
 ATTEMPTS_BEFORE_DEFERRED = 4
+#: So many 4xx in a row count as all of these failures: each costs 5 tokens and one of ESI's errors, and the second one
+#: is seldom wrong. The ledger goes on trying, rarely.
+REFUSALS_BEFORE_DEFERRED = 2
 
 #: How long one worker may hold a killmail: ESI cuts its own calls at 10 s, the client waits 15 s at most.
 FETCH_LEASE = timedelta(seconds=60)
@@ -38,12 +41,32 @@ LOGIN_SERVICE_BACKOFF = timedelta(hours=1)
 #: How the reason begins for a wait that ESI asked for by Retry-After. Nobody cuts it short, whoever asks.
 ESI_ASKS_TO_WAIT = "ESI asks to wait"
 
+#: How many turns a killmail that failed goes back: far enough that it does not hold up fresh ones, near enough that its
+#: sync ends soon. A sync's killmails have the turns 0, 1, 2, … in the order of its list; the lowest turn goes first.
+TURNS_LOST_BY_FAILURE = 50
+#: Turns from here on come after those of every list (ESI's longest has some 100,000 entries): killmails that no sync
+#: waits for any more, and those of a sync whose killmails ESI keeps refusing.
+LAST_TURN = 1_000_000
+#: Of every ten rows sent, the fifth is the oldest of its class, and the tenth is the oldest background row, whatever
+#: the turns say and however many logins there are: what is overtaken for ever would be lost with its list (90 days).
+ROUND = 10
+OLDEST_PLACE = 5
+BACKGROUND_PLACE = 0
+
 #: Priorities from here on may use all of ESI's allowance; those below leave a quarter of it to them.
 INTERACTIVE_PRIORITY = 8
 PRIORITY_OF_TRIGGER = {"LOGIN": 8, "WEB": 8, "MANUAL": 5, "SCHEDULE": 3}
 
 #: Ledger rows (alias l) that a sync still waits for.
 UNSETTLED = f"l.attempts < {ATTEMPTS_BEFORE_DEFERRED} AND l.state <> 'rejected'"
+
+#: Ledger rows that ESI may well refuse, at the price of an error: refused before, or of a sync that is refused often.
+DOUBTFUL = f"(refusals > 0 OR turn >= {LAST_TURN})"
+
+#: Assignments that give a row that was given up its tries again, because a pilot asks for it. What ESI refused stays
+#: refused once, and so gets one try, behind everything else: a pilot's button must not cost the others ESI's errors.
+FRESH_TRY = f"""attempts = 0, not_before = NULL, refusals = CASE WHEN refusals > 0 THEN 1 ELSE 0 END,
+    turn = CASE WHEN refusals = 0 AND turn >= {LAST_TURN} THEN turn - {LAST_TURN} ELSE turn END"""
 
 #: Error texts are bounded: they come from outside.
 MAX_ERROR_LENGTH = 300

@@ -129,10 +129,9 @@ def test_a_minute_of_422_loses_nothing(simulated, sync, later, tick):
     pilot = simulated.pilot(1)
     simulated.fault("killmail", "status:422")
     sync(pilot)
-    for _ in range(3):
-        assert only_sync().state == SyncState.FETCHING
-        later(100)
-        tick()
+    assert only_sync().state == SyncState.FETCHING
+    later(10)
+    tick()
     done = only_sync()
     assert (done.state, done.saved, done.failed) == (SyncState.FINISHED, 0, 1)
     assert (only_row().state, only_row().attempts) == ("deferred", 4)
@@ -143,15 +142,43 @@ def test_a_minute_of_422_loses_nothing(simulated, sync, later, tick):
     assert stored() == simulated.list_of(pilot)
 
 
-def test_422_for_half_a_day_rejects_it(simulated, sync, later, tick):
+@pytest.mark.parametrize("kind", ["status:422", "not_found"])
+def test_a_sync_is_held_up_for_seconds_by_what_esi_refuses_and_the_ledger_tries_again_rarely(
+    simulated, sync, later, tick, kind
+):
+    """Each try costs five tokens and one of ESI's errors."""
+    pilot = simulated.pilot(2)
+    newest, refused = simulated.list_of(pilot)
+    simulated.fault("killmail", kind, killmail_id=refused)
+    sync(pilot)
+    later(7)
+    tick()
+    done = only_sync()
+    assert (done.state, done.saved, done.failed) == (SyncState.FINISHED, 1, 1)
+    assert len(simulated.asked("killmail")) == 3
+    for _ in range(10):
+        later(60)
+        tick()
+    assert len(simulated.asked("killmail")) == 3, "a quarter of an hour"
+    for _ in range(24):
+        later(3600)
+        tick()
+    assert len(simulated.asked("killmail")) <= 8
+    simulated.mend()
+    later(24 * 3600)
+    tick()
+    assert stored() == [newest, refused]
+
+
+def test_422_for_days_rejects_it(simulated, sync, later, tick):
     pilot = simulated.pilot(1)
     simulated.fault("killmail", "status:422")
     sync(pilot)
     minutes = 0
     while only_row().state != "rejected":
-        assert minutes < 24 * 60, only_row().last_error
-        minutes += 10
-        later(600)
+        assert minutes < 4 * 24 * 60, only_row().last_error
+        minutes += 60
+        later(3600)
         tick()
     assert minutes >= 12 * 60
     asked = len(simulated.asked("killmail"))
@@ -168,7 +195,8 @@ def test_tries_that_a_pilot_hurried_are_not_counted_together(simulated, sync, la
         for _ in range(4):
             later(100)
             tick()
-    assert (only_row().state, only_row().refusals) == ("deferred", 4)
+    assert (only_row().state, only_row().refusals) == ("deferred", 2)
+    assert len(simulated.asked("killmail")) == 4, "two tries, and one each time the pilot asked again"
 
 
 def test_another_failure_starts_the_count_of_422_anew(simulated, sync, later, tick):

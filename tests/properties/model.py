@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 GIVEN_UP = 4  # failures in a row after which a killmail no longer holds up a sync
+REFUSED_FOR_GOOD = 2  # answers of 4xx in a row that count as as many
+TURNS_LOST, LAST = 50, 1_000_000
 IN_PERSON = 8
 #: (killmail, character): the killmail may appear in the character's list, and does not name them. 8 names no pilot.
 FOREIGN = {(3, 0), (4, 1), (8, 0), (8, 1), (8, 2)}
@@ -20,8 +22,11 @@ class Row:
     """A killmail that is not stored yet."""
 
     priority: int
+    turn: int
+    listed: int  # the page it was first listed on, of all pages there were
     state: str = "pending"
     attempts: int = 0
+    refusals: int = 0
     holder: object = None  # of the claim that counts
     expired: bool = False  # nobody believes in the message or worker any more
     due: bool = False  # of a deferred row
@@ -33,6 +38,10 @@ class Row:
     @property
     def given_up(self) -> bool:
         return self.state == "deferred" or (self.state != "rejected" and self.attempts >= GIVEN_UP)
+
+    @property
+    def doubtful(self) -> bool:
+        return self.refusals > 0 or self.turn >= LAST
 
     def put(self, state: str) -> None:
         self.state, self.holder, self.expired, self.due = state, None, False, False
@@ -85,6 +94,8 @@ class Model:
         self.runs: dict[int, Run] = {}
         self.rows: dict[int, Row] = {}
         self.stored: set[int] = set()
+        self.pages = 0
+        self.sent = 0  # of the current ten rows
 
     def active_of(self, user_id: int) -> tuple[int, Run] | None:
         for sync_id, run in self.runs.items():
@@ -155,8 +166,9 @@ class Model:
         pilot = self.pilots[run.user_id]
         pilot.links |= set(ids) - self.foreign(run, ids)
         new = set(ids) - self.stored
-        for wanted in new:
-            self._want(run, wanted)
+        self.pages += 1
+        for place, wanted in enumerate(sorted(new, reverse=True), max(0, run.found - run.skipped)):
+            self._want(run, wanted, place)
         run.items |= new
         fresh = set(ids) - seen
         run.found += len(fresh)
@@ -200,26 +212,84 @@ class Model:
 
     # Fetching
 
-    def to_dispatch(self, interactive: int, background: int, window: int) -> list[int]:
-        """What goes out, in this order: highest priority first, newest first, each class within its room."""
+    def to_dispatch(self, interactive: int, background: int, window: int, doubtful: int) -> list[int]:
+        """What goes out, in this order: one row after the other, as long as there is room, by place in the ten.
+
+        Each class by turn; the fifth of ten is the oldest of its class, the tenth the oldest background row.
+        """
         self.promote_due()
-        order = sorted(self._in("pending"), key=lambda wanted: (-self.rows[wanted].priority, -wanted))
-        urgent = [wanted for wanted in order if self.rows[wanted].priority >= IN_PERSON]
-        others = [wanted for wanted in order if self.rows[wanted].priority < IN_PERSON]
-        out = self._in("sent")
-        urgent_out = [wanted for wanted in out if self.rows[wanted].priority >= IN_PERSON]
-        going = urgent[: max(0, min(interactive, window - len(urgent_out)))]
-        room = min(background - len(going), window - len(out) - len(going))
-        return going + others[: max(0, room)]
+        out = [self.rows[wanted] for wanted in self._in("sent")]
+        urgent_out = sum(row.priority >= IN_PERSON for row in out)
+        held = [self.rows[wanted] for wanted in (*self._in("sent"), *self._in("fetching"))]
+        doubtful -= sum(row.doubtful for row in held)
+        going: list[int] = []
+        room = min(interactive, window - urgent_out)
+        sure = doubtful < room
+        while len(going) < room:
+            place = (self.sent + len(going) + 1) % 10
+            urgent, others = self._class(going, sure, urgent=True), self._class(going, sure, urgent=False)
+            if place == 0 and others:
+                going.append(self._oldest(others))
+                self.rows[going[-1]].priority = IN_PERSON
+            elif not urgent:
+                break
+            else:
+                going.append(self._oldest(urgent) if place == 5 else self._first(urgent))
+        return self._and_others(going, room, sure, doubtful, min(background, window - len(out)))
+
+    def _and_others(self, going: list[int], room: int, sure: bool, doubtful: int, background: int) -> list[int]:
+        if sure:
+            self._add_doubtful(going, room, doubtful, urgent=True)
+        doubtful -= sum(self.rows[wanted].doubtful for wanted in going)
+        room = background - len(going)
+        if room > 0:
+            sure = doubtful < room
+            oldest = sum((self.sent + len(going) + n) % 10 == 5 for n in range(1, room + 1))
+            mine: list[int] = []
+            while len(mine) < room and (others := self._class(going + mine, sure, urgent=False)):
+                mine.append(self._first(others) if len(mine) < room - oldest else self._oldest(others))
+            going += mine
+            if sure:
+                self._add_doubtful(going, background, doubtful, urgent=False)
+        self.sent = (self.sent + len(going)) % 10
+        return sorted(going, key=lambda wanted: (-self.rows[wanted].priority, self.rows[wanted].turn, -wanted))
+
+    def _class(self, going: list[int], sure: bool, *, urgent: bool) -> list[int]:
+        """Pending rows of a class that are not among those that go; where `sure`, those that are not doubtful."""
+        pending = [wanted for wanted in self._in("pending") if wanted not in going]
+        mine = [wanted for wanted in pending if (self.rows[wanted].priority >= IN_PERSON) == urgent]
+        return [wanted for wanted in mine if not (sure and self.rows[wanted].doubtful)]
+
+    def _first(self, rows: list[int]) -> int:
+        return min(rows, key=lambda wanted: (-self.rows[wanted].priority, self.rows[wanted].turn, -wanted))
+
+    def _oldest(self, rows: list[int]) -> int:
+        return min(rows, key=lambda wanted: (self.rows[wanted].listed, self.rows[wanted].turn, -wanted))
+
+    def _add_doubtful(self, going: list[int], room: int, doubtful: int, *, urgent: bool) -> None:
+        for _ in range(min(room - len(going), doubtful)):
+            if rows := self._class(going, False, urgent=urgent):
+                going.append(self._first(rows))
 
     def promote_due(self) -> None:
         for row in self.rows.values():
             if row.state == "deferred" and row.due:
                 row.put("pending")
 
-    def failed_once(self, row: Row, state: str = "deferred") -> None:
+    def rejected(self, row: Row) -> None:
         row.attempts += 1
-        row.put(state)
+        row.put("rejected")
+
+    def put_off(self, row: Row, *, refused: bool) -> None:
+        row.attempts += 1
+        row.refusals = row.refusals + 1 if refused else 0
+        if row.refusals >= REFUSED_FOR_GOOD:
+            row.attempts = max(row.attempts, GIVEN_UP)
+        if row.attempts < GIVEN_UP:
+            row.turn += TURNS_LOST
+        elif row.turn < LAST:
+            row.turn += LAST
+        row.put("deferred")
 
     def settled(self, killmail_id: int) -> None:
         del self.rows[killmail_id]
@@ -236,7 +306,9 @@ class Model:
             if row.state == "sent":
                 row.put("pending")
             else:
-                self.failed_once(row, "deferred" if row.attempts + 1 >= GIVEN_UP else "pending")
+                row.attempts += 1
+                row.turn += TURNS_LOST
+                row.put("deferred" if row.attempts >= GIVEN_UP else "pending")
         return len(expired)
 
     def restarted(self) -> None:
@@ -259,13 +331,22 @@ class Model:
     def _in(self, state: str) -> list[int]:
         return [wanted for wanted, row in self.rows.items() if row.state == state]
 
-    def _want(self, run: Run, wanted: int) -> None:
-        row = self.rows.setdefault(wanted, Row(run.priority))
+    def _want(self, run: Run, wanted: int, place: int) -> None:
+        row = self.rows.setdefault(wanted, Row(run.priority, place, self.pages))
         row.priority = max(row.priority, run.priority)
-        if (row.given_up and run.priority >= IN_PERSON) or (row.state == "rejected" and run.full):
+        if row.refusals == 0:
+            row.turn = min(row.turn, place)
+        if row.given_up and run.priority >= IN_PERSON:
             self._afresh(row)
+        elif row.state == "rejected" and run.full:
+            row.attempts = 0
+            row.put("pending")
 
     def _afresh(self, row: Row) -> None:
         row.attempts = 0
-        if row.state in ("deferred", "rejected"):
+        if row.refusals:
+            row.refusals = 1
+        elif row.turn >= LAST:
+            row.turn -= LAST
+        if row.state == "deferred":
             row.put("pending")

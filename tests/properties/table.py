@@ -28,7 +28,7 @@ def wipe() -> None:
     for table in reversed(TABLES):
         if table is not Lock:
             execute(f"DELETE FROM {table._meta.table_name}")
-    execute("UPDATE locks SET wake_at = NULL")
+    execute("UPDATE locks SET wake_at = NULL, sent = 0")
 
 
 class TwoConnections:
@@ -58,7 +58,7 @@ def _with_a_connection(work: Callable[..., T], *args: Any, **options: Any) -> T:
 class Snapshot:
     """All that is written down, read at one moment when nobody is at work."""
 
-    ledger: dict[int, tuple[str, int, int]]  # state, attempts, priority
+    ledger: dict[int, tuple[Any, ...]]  # state, attempts, priority, refusals, turn
     stored: set[int]
     links: dict[int, set[int]]  # of a user
     items: dict[int, set[int]]  # of a sync
@@ -68,11 +68,11 @@ class Snapshot:
 
     @classmethod
     def taken(cls) -> Snapshot:
-        rows = execute("SELECT killmail_id, state, attempts, priority FROM ledger").fetchall()
+        rows = execute("SELECT killmail_id, state, attempts, priority, refusals, turn FROM ledger").fetchall()
         syncs = execute(f"SELECT {SYNC} FROM syncs").fetchall()
         users = execute("SELECT id, full_requested, last_sync_complete FROM users").fetchall()
         return cls(
-            ledger={killmail_id: (state, attempts, priority) for killmail_id, state, attempts, priority in rows},
+            ledger={killmail_id: tuple(columns) for killmail_id, *columns in rows},
             stored=set(_column("SELECT killmail_id FROM killmails")),
             links=_grouped("SELECT user_id, killmail_id FROM user_killmails"),
             foreign_links=_column(f"SELECT COUNT(*) {FOREIGN_LINKS}")[0],
@@ -83,7 +83,7 @@ class Snapshot:
 
     def compare(self, model: Model) -> None:
         """Row by row, column by column."""
-        rows = {wanted: (row.state, row.attempts, row.priority) for wanted, row in model.rows.items()}
+        rows = {w: (r.state, r.attempts, r.priority, r.refusals, r.turn) for w, r in model.rows.items()}
         assert self.ledger == rows, "the ledger"
         assert self.stored == model.stored, "stored killmails"
         assert self.links == {u: pilot.links for u, pilot in model.pilots.items() if pilot.links}, "links"

@@ -240,9 +240,19 @@ def test_who_holds_nothing_any_more_changes_nothing(user, state):
     ledger.release(claim)
     assert ledger.defer(claim, "late") == ()
     ledger.reject(claim, "late")
-    assert not settle(claim).stored
     assert (row(1).state, row(1).attempts, row(1).last_error) == (state, 0, None)
     assert stored_ids() == set()
+
+
+@pytest.mark.parametrize("state", ["pending", "sent", "fetching", "deferred", "rejected"])
+def test_a_body_that_was_received_is_stored_whatever_became_of_its_row(user, other, state):
+    first, second = listed(user, [1]), listed(other, [1])
+    claim = taken(1)
+    execute("UPDATE ledger SET state = ?, claimed_until = ?", (state, utcnow() if state == "fetching" else None))
+    settled = settle(claim)
+    assert (settled.stored, sorted(settled.sync_ids)) == (True, [first, second])
+    assert (stored_ids(), ledger_ids(), items(first) | items(second)) == ({1}, set(), set())
+    assert settle(claim) == Settled(stored=False), "one event"
 
 
 @pytest.mark.parametrize("late", ["release", "defer", "reject"])

@@ -9,6 +9,7 @@ import pytest
 import ledger
 from database import utcnow
 from ledger import Outcome
+from ledger.rules import LAST_TURN
 from models import Sync, SyncState, Trigger, User
 from tests.unit.ledger.world import (
     COOLDOWN,
@@ -222,15 +223,17 @@ def test_a_pilot_who_asks_in_person_gets_a_fresh_try_of_what_was_given_up(user, 
     assert row(2).state == "deferred"  # not this pilot's
 
 
-def test_a_fresh_try_counts_refusals_anew(user):
+def test_what_was_refused_gets_one_try_when_a_pilot_asks_and_stays_behind_everything_else(user):
     """Those that a pilot hurried are too close together to prove that there is no such killmail."""
     listed(user, [1])
     failed(1, times=4, refused=True)
     joined(user, Trigger.WEB)
-    assert row(1).refusals == 0
-    failed(1, times=4, refused=True)
+    assert (row(1).state, row(1).attempts, row(1).refusals) == ("pending", 0, 1)
+    assert row(1).turn >= LAST_TURN
+    assert failed(1, refused=True), "that was the one"
     ledger.retry_given_up(user.id, 8)
-    assert row(1).refusals == 0
+    assert (row(1).attempts, row(1).refusals) == (0, 1)
+    assert row(1).turn >= LAST_TURN
 
 
 def test_a_script_that_joins_gives_no_fresh_try(user):
