@@ -29,7 +29,7 @@ from models import Killmail, Sync, User, UserKillmail, Victim
 from settings import NAMES, ROOT
 from tests.web_app import link, make_killmail, make_user
 
-SCRIPTS = ("migrate", "queue_users", "check_queue", "demo")
+SCRIPTS = ("migrate", "queue_users", "check_queue", "users", "demo")
 #: A broker that nobody runs: port 1 is nobody's.
 NO_BROKER = "amqp://guest:geheim@127.0.0.1:1/%2F"
 #: What `make test` hands down to its children.
@@ -97,7 +97,7 @@ class TestEveryScript:
         line = error_of(run(script, DATABASE_URL=address))
         assert re.search(rf"the database failed: .*{reason}.* \(check DATABASE_URL\)", line)
 
-    @pytest.mark.parametrize("script", ["queue_users", "check_queue"])
+    @pytest.mark.parametrize("script", ["queue_users", "check_queue", "users"])
     def test_a_schema_that_is_older_says_what_to_run(self, script: str, tmp_path: Path) -> None:
         line = error_of(run(script, DATABASE_URL=f"sqlite:///{tmp_path}/new.db"))
         assert line.endswith("run `python scripts/migrate.py`")
