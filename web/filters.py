@@ -8,8 +8,8 @@ from itertools import accumulate
 from flask import Flask
 from markupsafe import escape
 
-#: ISK's large units, as pilots write them.
-_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+#: ISK's units, as pilots write them, each with its decimals.
+_UNITS = ((1, "", 0), (1e3, " k", 2), (1e6, " M", 2), (1e9, " B", 2), (1e12, " T", 2))
 #: Bytes of HTML that a name gets, so that a page of them stays under 100 KiB whatever they are. All of EVE's fit: the
 #: longest known is an implant's with 61 letters, 69 bytes. `names.js` cuts in the same place.
 NAME_BYTES = 100
@@ -42,11 +42,13 @@ def number(count: int) -> str:
 
 
 def isk(amount: float) -> str:
-    """12.34 M"""
-    for size, unit in _UNITS:
-        if amount >= size:
-            return f"{amount / size:,.2f} {unit}"
-    return f"{amount:,.0f}"
+    """12.34 M: the smallest unit in which less than 1,000 is shown, once it is rounded."""
+    shown = ""
+    for size, unit, decimals in _UNITS:
+        shown = f"{amount / size:,.{decimals}f}{unit}"
+        if round(amount / size, decimals) < 1000:
+            break
+    return shown
 
 
 def security_class(status: float) -> str:

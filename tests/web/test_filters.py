@@ -5,7 +5,29 @@ from __future__ import annotations
 import pytest
 from markupsafe import escape
 
-from web.filters import NAME_BYTES, short
+from web.filters import NAME_BYTES, isk, short
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (999.4, "999"),
+        (999.5, "1.00 k"),
+        (1_000, "1.00 k"),
+        (12_340, "12.34 k"),
+        (999_994, "999.99 k"),
+        (999_996, "1.00 M"),
+        (1_000_000, "1.00 M"),
+        (999_994_999, "999.99 M"),
+        (999_999_999, "1.00 B"),
+        (999_999_999_999, "1.00 T"),
+        (1_234_567_890_123_456, "1,234.57 T"),
+    ],
+)
+def test_isk_is_rounded_before_its_unit_is_chosen(amount: float, shown: str) -> None:
+    assert isk(amount) == shown
 
 
 @pytest.mark.parametrize(
