@@ -1,7 +1,7 @@
 """Where in the ship something was: ESI's location flags as slots, in the order of the game's fitting window. Pure.
 
-The flags are those of EVE's static data (inventory flags), as far as killmails show them. One that is not named here
-is shown under "Elsewhere".
+The flags are those of EVE's static data (table invFlags), as far as killmails show them. What lay in different bays is
+never added up: each flag that is not named here is shown under an "Elsewhere" of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,36 @@ SLOTS: tuple[tuple[str, range], ...] = (
     ("Fighter bay", range(158, 159)),
     ("Implants", range(89, 90)),
     ("Cargo", range(5, 6)),
+    ("Fighter tubes", range(159, 164)),
+    ("Service slots", range(164, 172)),
+    ("Booster", range(88, 89)),
+    ("Ship maintenance bay", range(90, 91)),
+    ("Fleet hangar", range(155, 156)),
+    ("Fuel bay", range(133, 134)),
+    ("Mining hold", range(134, 135)),
+    ("Gas hold", range(135, 136)),
+    ("Mineral hold", range(136, 137)),
+    ("Salvage hold", range(137, 138)),
+    ("Ship hold", range(138, 139)),
+    ("Small ship hold", range(139, 140)),
+    ("Medium ship hold", range(140, 141)),
+    ("Large ship hold", range(141, 142)),
+    ("Industrial ship hold", range(142, 143)),
+    ("Ammo hold", range(143, 144)),
+    ("Command center hold", range(148, 149)),
+    ("Planetary commodities hold", range(149, 150)),
+    ("Material bay", range(151, 152)),
+    ("Quafe bay", range(154, 155)),
+    ("Structure fuel", range(172, 173)),
+    ("Booster hold", range(176, 177)),
+    ("Subsystem hold", range(177, 178)),
+    ("Frigate escape bay", range(179, 180)),
+    ("Structure deed bay", range(180, 181)),
+    ("Ice hold", range(181, 182)),
+    ("Asteroid hold", range(182, 183)),
+    ("Mobile depot", range(183, 184)),
+    ("Infrastructure hold", range(185, 186)),
+    ("Moon material bay", range(186, 187)),
 )
 ELSEWHERE = "Elsewhere"
 
@@ -49,16 +79,15 @@ class Slot:
 
 def slot_of(flag: int) -> str:
     """The slot's name."""
-    return next((name for name, flags in SLOTS if flag in flags), ELSEWHERE)
+    return next((name for name, flags in SLOTS if flag in flags), f"{ELSEWHERE} (flag {flag})")
 
 
 def fitting(items: Iterable[ItemView]) -> list[Slot]:
     """What the ship carried, by slot; slots with nothing in them are left out."""
-    order = [name for name, _ in SLOTS] + [ELSEWHERE]
-    by_slot: dict[str, list[ItemView]] = {name: [] for name in order}
+    by_slot: dict[str, list[ItemView]] = {name: [] for name, _ in SLOTS}
     for item in sorted(items, key=lambda item: item.flag):
-        by_slot[slot_of(item.flag)].append(item)
-    return [Slot(name, lines(by_slot[name])) for name in order if by_slot[name]]
+        by_slot.setdefault(slot_of(item.flag), []).append(item)
+    return [Slot(name, lines(found)) for name, found in by_slot.items() if found]
 
 
 def page_of(slots: Iterable[Slot], number: int, size: int) -> list[Slot]:
@@ -74,21 +103,27 @@ def page_of(slots: Iterable[Slot], number: int, size: int) -> list[Slot]:
 
 
 def lines(items: Iterable[ItemView], container: Line | None = None) -> list[Line]:
-    """Equal things added up, in the order in which they come first. A container stays by itself, with what was in it
-    behind it."""
+    """Equal things of one fate added up, in the order in which they come first. A container stays by itself, with what
+    was in it behind it."""
     whole: list[Line] = []
     places: dict[tuple[int | None, bool, bool], int] = {}
     for item in items:
-        dropped = item.quantity_dropped is not None
-        quantity = item.quantity_dropped if item.quantity_dropped is not None else item.quantity_destroyed or 0
-        line = Line(item.type, quantity, dropped, item.singleton == BLUEPRINT_COPY, container)
-        key = (None if item.type is None else item.type.id, dropped, line.is_copy)
+        fates = [Line(item.type, *fate, item.singleton == BLUEPRINT_COPY, container) for fate in _fates(item)]
         if item.items:
-            whole += [line, *lines(item.items, line)]
-        elif key in places:
-            same = whole[places[key]]
-            whole[places[key]] = replace(same, quantity=same.quantity + quantity)
-        else:
-            places[key] = len(whole)
-            whole.append(line)
+            whole += [*fates, *lines(item.items, fates[-1])]
+            continue
+        for line in fates:
+            key = (None if item.type is None else item.type.id, line.dropped, line.is_copy)
+            if key in places:
+                same = whole[places[key]]
+                whole[places[key]] = replace(same, quantity=same.quantity + line.quantity)
+            else:
+                places[key] = len(whole)
+                whole.append(line)
     return whole
+
+
+def _fates(item: ItemView) -> list[tuple[int, bool]]:
+    """How many of a stack were destroyed, and how many dropped (True): one of them as a rule, and at least one."""
+    both = ((item.quantity_destroyed, False), (item.quantity_dropped, True))
+    return [(quantity, dropped) for quantity, dropped in both if quantity is not None] or [(0, False)]

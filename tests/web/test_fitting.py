@@ -27,7 +27,11 @@ def item(
         ((158,), "Fighter bay"),
         ((89,), "Implants"),
         ((5,), "Cargo"),
-        ((0, 10, 35, 91, 95, 124, 133, 155, 2**31 - 1), ELSEWHERE),
+        ((90,), "Ship maintenance bay"),
+        ((155,), "Fleet hangar"),
+        ((159, 163), "Fighter tubes"),
+        ((164, 171), "Service slots"),
+        ((179,), "Frigate escape bay"),
     ],
 )
 def test_where_a_flag_is(flags: tuple[int, ...], slot: str) -> None:
@@ -35,9 +39,34 @@ def test_where_a_flag_is(flags: tuple[int, ...], slot: str) -> None:
     assert {slot_of(flag) for flag in flags} == {slot}
 
 
+def test_flags_without_a_name_stay_apart() -> None:
+    flags = (0, 10, 35, 91, 95, 124, 2**31 - 1)
+    assert [slot_of(flag) for flag in flags] == [f"{ELSEWHERE} (flag {flag})" for flag in flags]
+
+
+def test_equal_things_in_different_bays_are_not_added_up() -> None:
+    """13 Rifters in 13 bays: none of them says how many were where, if they are one line."""
+    bays = (5, 87, 90, 133, 138, 139, 140, 141, 155, 179, 183, 60, 61)
+    slots = fitting([item(587, flag, destroyed=1) for flag in bays])
+    assert len({slot.name for slot in slots}) == 13
+    assert [[line.quantity for line in slot.lines] for slot in slots] == [[1]] * 13
+
+
+def test_a_stack_of_two_fates_shows_both() -> None:
+    found = lines([item(28668, destroyed=7, dropped=14), item(28668, destroyed=1)])
+    assert [(line.quantity, line.dropped) for line in found] == [(8, False), (14, True)]
+
+
+def test_a_container_of_two_fates_keeps_what_was_in_it() -> None:
+    found = lines([item(3465, destroyed=1, dropped=2, items=[item(34, dropped=5)])])
+    assert [(line.quantity, line.dropped, line.container is not None) for line in found] == [
+        (1, False, False), (2, True, False), (5, True, True)
+    ]  # fmt: skip
+
+
 def test_slots_come_in_the_games_order_and_empty_ones_not_at_all() -> None:
     slots = fitting([item(1, 5, 1), item(2, 11, 1), item(3, 28, 1), item(4, 27, 1), item(5, 90, 1)])
-    assert [slot.name for slot in slots] == ["High slots", "Low slots", "Cargo", ELSEWHERE]
+    assert [slot.name for slot in slots] == ["High slots", "Low slots", "Cargo", "Ship maintenance bay"]
     assert [line.type.id for line in slots[0].lines if line.type] == [4, 3]
     assert fitting([]) == []
 
