@@ -28,6 +28,9 @@ MAX_ENTRIES: Final = 10_000
 MAX_ITEM_LEVELS: Final = 8
 #: The capsule and its golden variant: type ids of the whole group "Capsule" in the static data export.
 CAPSULES: Final = frozenset({670, 33328})
+#: The least id of a players' corporation (https://docs.esi.evetech.net/docs/id_ranges.html). NPC corporations have
+#: 1,000,000 to 1,999,999, factions 500,000 to 599,999, players' corporations from before 2010 over 100,000,000.
+FIRST_PLAYER_CORPORATION: Final = 98_000_000
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)", re.ASCII)
 _KINDS: Final[dict[type, str]] = {
@@ -328,8 +331,11 @@ def final_blow(killmail: Killmail) -> Attacker | None:
 
 
 def is_npc(killmail: Killmail) -> bool:
-    """Whether no player is among the attackers. A structure that shot by itself counts as none, whoever owns it."""
-    return all(attacker.character_id is None for attacker in killmail.attackers)
+    """Whether NPCs alone did it: no attacker is a pilot, or a structure of a players' corporation."""
+    return not any(
+        attacker.character_id is not None or (attacker.corporation_id or 0) >= FIRST_PLAYER_CORPORATION
+        for attacker in killmail.attackers
+    )
 
 
 def is_solo(killmail: Killmail) -> bool:
@@ -340,11 +346,6 @@ def is_solo(killmail: Killmail) -> bool:
     if killmail.victim.character_id is None or killmail.victim.ship_type_id in CAPSULES:
         return False
     return sum(attacker.character_id is not None for attacker in killmail.attackers) == 1
-
-
-def is_loss_for(killmail: Killmail, character_id: int) -> bool:
-    """Whether this character is the victim. False for a kill, and for who is not on it at all."""
-    return killmail.victim.character_id == character_id
 
 
 def expected_hash(killmail: Killmail) -> str:

@@ -18,7 +18,6 @@ from killmails import (
     expected_hash,
     final_blow,
     hash_matches,
-    is_loss_for,
     is_npc,
     is_solo,
     item_rows,
@@ -157,18 +156,27 @@ def test_the_final_blow_of_an_npc_is_told_from_none_at_all():
     assert final_blow(read("no_final_blow")) is None
 
 
+@pytest.mark.parametrize(
+    ("corporation_id", "npc"),
+    [
+        (98_000_001, False),  # a citadel's guns
+        (109_299_958, False),  # a corporation from before 2010
+        (2_100_000_000, False),
+        (1_000_125, True),  # CONCORD
+        (500_001, True),  # a faction, as some old killmails have it
+        (None, True),
+    ],
+)
+def test_a_structure_without_a_pilot_belongs_to_players(corporation_id, npc):
+    killmail = read("npc_only")
+    gun = replace(killmail.attackers[0], corporation_id=corporation_id)
+    assert is_npc(replace(killmail, attackers=(gun, *killmail.attackers[1:]))) is npc
+
+
 def test_the_golden_capsule_is_a_capsule():
     killmail = read("solo")
     assert is_solo(killmail)
     assert not is_solo(replace(killmail, victim=replace(killmail.victim, ship_type_id=33328)))
-
-
-def test_a_loss_is_the_victims_alone():
-    killmail = read("solo")
-    assert is_loss_for(killmail, 90000001)
-    assert not is_loss_for(killmail, 90000002)
-    assert not is_loss_for(killmail, 90000003)
-    assert not is_loss_for(read("structure"), 90000002)
 
 
 @pytest.mark.parametrize(
