@@ -142,6 +142,7 @@ def _postgresql(url: str, max_connections: int) -> Database:
         # A lock held by a stuck process must end in an error, not in a stuck pipeline.
         options="-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=60s",
         application_name="killmail-sync",
+        client_encoding="UTF8",  # whatever PGCLIENTENCODING says: names hold characters of every script
         **dict(parse_qsl(parts.query)),  # sslmode and its like: settings let nothing else through
     )
 

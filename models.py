@@ -98,6 +98,11 @@ class User(Table):
 
 
 User.add_index(User.index(User.next_sync_at, where=User.next_sync_at.is_null(False), name="users_due"))
+User.add_index(
+    User.index(
+        User.refresh_claimed_until, where=User.refresh_claimed_until.is_null(False), name="users_refresh_claimed"
+    )
+)
 User.add_index(User.index(User.recheck_at, where=User.recheck_at.is_null(False), name="users_recheck"))
 
 
@@ -448,6 +453,16 @@ class RowCount(Table):
         primary_key = CompositeKey("table", "label")
 
 
+class SchemaCompat(Table):
+    """One row: the oldest code that may run on this schema, as the number of its newest migration (`migrations`)."""
+
+    id: Any = SmallIntegerField(primary_key=True)
+    min_code: Any = IntegerField()
+
+    class Meta:
+        table_name = "schema_compat"
+
+
 class PeriodicRun(Table):
     """Work that one process does now and then: when it is due again, and how far it has got."""
 
@@ -482,4 +497,5 @@ TABLES: tuple[type[Table], ...] = (
     PriceList,
     RowCount,
     PeriodicRun,
+    SchemaCompat,
 )

@@ -31,10 +31,10 @@ def missing(line: str) -> None:
 
 
 @contextmanager
-def scratch_database() -> Iterator[str]:
-    """The address of an empty database, dropped at the end, whoever is still connected to it."""
+def scratch_database(options: str = "") -> Iterator[str]:
+    """The address of an empty database, dropped at the end with all connections to it. `options`: as CREATE takes."""
     name = f"killmails_test_{secrets.token_hex(6)}"
-    administer(f'CREATE DATABASE "{name}"')
+    administer(f'CREATE DATABASE "{name}" {options}')
     try:
         yield urlunsplit(urlsplit(SERVER)._replace(path=f"/{name}"))
     finally:

@@ -187,6 +187,16 @@ def test_a_postgresql_session_is_utc_and_never_waits_for_ever(shared_postgres_ur
     assert list(shown.values()) == ["UTC", "20s", "1min", "killmail-sync"]
 
 
+def test_a_session_speaks_utf8_whatever_the_environment_says(
+    shared_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    made: Any = database.connect(shared_postgres_url)
+    with made.connection_context():
+        assert execute("SELECT ?", ("\u2666 Apocalypse",)).fetchone()[0] == "\u2666 Apocalypse"
+    made.close_all()
+
+
 @pytest.mark.parametrize("where", ["here", "at the server"])
 def test_a_connection_that_was_cut_is_replaced_before_it_is_used(shared_postgres_url: str, where: str) -> None:
     """Given the connection a thread has held since before a restart of PostgreSQL, Then nothing fails on it."""

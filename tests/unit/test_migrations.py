@@ -32,6 +32,17 @@ REBUILD = """
 def up(migrator, db):
     migrator.migrate(migrator.drop_not_null("users", "owner_hash"))
 """
+ADDS = """
+def up(migrator, db):
+    db.execute_sql("CREATE TABLE added (id INTEGER)")
+"""
+REFUSES = """
+from migrations import refuse_older_code
+
+
+def up(migrator, db):
+    refuse_older_code(db, 9999)
+"""
 FAILS_HALFWAY = """
 def up(migrator, db):
     db.execute_sql("CREATE TABLE half_done (id INTEGER)")
@@ -203,14 +214,49 @@ def test_an_older_schema_is_told_what_to_run(empty_db: Database) -> None:
         migrations.check()
 
 
-def test_a_newer_schema_is_refused_by_everyone(empty_db: Database) -> None:
+def test_a_newer_schema_that_only_adds_is_accepted(empty_db: Database, directory: Path) -> None:
+    """Given a host that has been upgraded, When a process of the older code starts elsewhere, Then it runs."""
+    (directory / "9999_later.py").write_text(ADDS)
     migrations.upgrade()
-    with db.connection_context():
-        execute("INSERT INTO schema_migration (name, applied) VALUES ('9999_later', ?)", (database.utcnow(),))
+    (directory / "9999_later.py").unlink()
+
+    migrations.check()
+    assert migrations.upgrade() == []
+
+
+def test_a_newer_schema_that_older_code_cannot_run_on_is_refused_by_it(empty_db: Database, directory: Path) -> None:
+    (directory / "9999_later.py").write_text(REFUSES)
+    migrations.upgrade()
+    migrations.check()  # the code that knows it runs
+    (directory / "9999_later.py").unlink()
 
     for ask in (migrations.check, migrations.upgrade):
-        with pytest.raises(migrations.SchemaError, match="newer than this code"):
+        with pytest.raises(migrations.SchemaError, match="newer than this code can run on: update the code"):
             ask()
+
+
+def test_an_older_migration_that_came_later_is_still_applied(empty_db: Database, directory: Path) -> None:
+    """Given a newer migration that is applied, Then one of this code's own that is missing is not forgotten."""
+    (directory / "9999_later.py").write_text(ADDS)
+    migrations.upgrade()
+    (directory / "9999_later.py").unlink()
+    (directory / "9998_between.py").write_text(ADDS.replace("added", "added_between"))
+
+    with pytest.raises(migrations.SchemaError, match="older than this code"):
+        migrations.check()
+    assert migrations.upgrade() == ["9998_between"]
+    migrations.check()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_name_is_refused(encoding: str) -> None:
+    postgres.require_server()
+    with postgres.scratch_database(f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0") as url, bound(url) as made:
+        for ask in (migrations.upgrade, migrations.check):
+            with pytest.raises(migrations.SchemaError, match=f"encoding is {encoding}.*createdb --encoding=UTF8"):
+                ask()
+        with db.connection_context():
+            assert made.get_tables() == []
 
 
 def test_a_migration_that_fails_leaves_what_was_there(empty_db: Database, directory: Path) -> None:
