@@ -11,6 +11,7 @@ from datetime import timedelta
 import dramatiq
 from periodiq import cron
 
+import deadlines
 import ledger
 import prices
 import runtime
@@ -72,8 +73,7 @@ def tend_ledger() -> None:
 def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     """One look at everything that may have been left behind."""
     cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
-    if unbelievable := ledger.draw_near(cooldown):
-        logger.warning("%s leases and waits would have ended far too late; they are over", unbelievable)
+    deadlines.expire_implausible_deadlines(cooldown)
     tokens.start_due_rechecks()
     taken_back = ledger.take_back_expired()
     if taken_back:

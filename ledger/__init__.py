@@ -36,7 +36,6 @@ from ledger.listing import (
 from ledger.opening import Opened, Outcome, open_due_syncs, open_sync, retry_given_up
 from ledger.repair import (
     SyncToSend,
-    draw_near,
     fail_abandoned,
     mark_unsent,
     reset_unfinished,
@@ -63,7 +62,6 @@ __all__ = [
     "claim_sync",
     "defer",
     "dispatch",
-    "draw_near",
     "end_listing",
     "fail_abandoned",
     "fail_sync",

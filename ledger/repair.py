@@ -6,7 +6,7 @@ Everything here is idempotent; running it twice, or in two processes at once, do
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from database import db, execute, lock_clause, utcnow
 from ledger.listing import fail_sync
@@ -16,9 +16,6 @@ from ledger.rules import (
     LIST_BACKOFF,
     SYNC_RESEND_AFTER,
     TURNS_LOST_BY_FAILURE,
-    UNBELIEVABLE_LEASE,
-    UNBELIEVABLE_SYNC_WAIT,
-    UNBELIEVABLE_WAIT,
 )
 
 #: Rows repaired in one go; the next tick goes on.
@@ -59,33 +56,6 @@ def take_back_expired() -> int:
         (now, now + FETCH_BACKOFF[ATTEMPTS_BEFORE_DEFERRED - 1]),
     )
     return len(rows.fetchall())
-
-
-def draw_near(cooldown: timedelta = timedelta()) -> int:
-    """End the leases and waits that end unbelievably far ahead: nobody would ever look at them again.
-
-    `cooldown`: by which a user's next sync may be further ahead. Returns how many there were.
-    """
-    now = utcnow()
-    lease, sync_wait = now + UNBELIEVABLE_LEASE, now + UNBELIEVABLE_SYNC_WAIT
-    return sum(
-        (
-            _draw("ledger", "claimed_until", "state IN ('sent', 'fetching')", lease, now),
-            _draw("ledger", "not_before", "state = 'deferred'", now + UNBELIEVABLE_WAIT, now),
-            _draw("syncs", "claimed_until", "finished_at IS NULL", lease, now),
-            _draw("syncs", "waiting_until", "finished_at IS NULL", sync_wait, now),
-            # Its message has the same time in it, and is on its way for as long.
-            _draw("syncs", "sent_at", "finished_at IS NULL", sync_wait, None),
-            _draw("users", "next_sync_at", "next_sync_at IS NOT NULL", now + UNBELIEVABLE_WAIT + cooldown, now),
-        )
-    )
-
-
-def _draw(table: str, column: str, condition: str, far: datetime, to: datetime | None) -> int:
-    """Looked for first: an update takes SQLite's only lock, and there is hardly ever anything to do."""
-    if execute(f"SELECT 1 FROM {table} WHERE {condition} AND {column} > ? LIMIT 1", (far,)).fetchone() is None:
-        return 0
-    return int(execute(f"UPDATE {table} SET {column} = ? WHERE {condition} AND {column} > ?", (to, far)).rowcount)
 
 
 def syncs_to_send(resend_after: timedelta = SYNC_RESEND_AFTER) -> list[SyncToSend]:

@@ -17,12 +17,6 @@ FETCH_LEASE = timedelta(seconds=60)
 SENT_LEASE = timedelta(seconds=90)
 #: How long one worker may take for one page of the list, waiting for its slot included.
 LIST_LEASE = timedelta(seconds=90)
-#: What ends, or is due, further ahead than any this code writes was written by hand, or by a clock that has been set
-#: back since: it is as if it had ended. A lease, a sync's wait (ESI's longest is an hour), and a killmail's wait or a
-#: user's next sync (a day, spread; a cool-down longer than that comes on top).
-UNBELIEVABLE_LEASE = timedelta(minutes=10)
-UNBELIEVABLE_SYNC_WAIT = timedelta(hours=3)
-UNBELIEVABLE_WAIT = timedelta(days=3)
 #: A queued sync whose message did not arrive for so long is sent again.
 SYNC_RESEND_AFTER = timedelta(minutes=2)
 #: Even where nothing changed, all pages are read without an ETag this often: it heals what a moving list hid.

@@ -72,7 +72,6 @@ def _claim(user: User) -> datetime | None:
     """Take the refresh lease, unless another holds it or has refreshed since the row was read: None."""
     now = utcnow()
     free = User.refresh_claimed_until.is_null() | (User.refresh_claimed_until <= now)
-    free |= User.refresh_claimed_until > now + 2 * LEASE  # no lease of ours: clock skew, or it was edited
     lease = now + LEASE
     claimed = (
         User.update(refresh_claimed_until=lease)

@@ -11,6 +11,7 @@ import dramatiq
 import pytest
 
 import actors
+import deadlines
 import embedded
 import ledger
 import settings
@@ -75,15 +76,15 @@ def test_it_looks_for_due_users_as_often_as_the_setting_says(simulated, start, c
     ticks: list[None] = []
     looked: list[int] = []
 
-    def tick(_cooldown: timedelta) -> int:
+    def tick(_cooldown: timedelta) -> dict[str, int]:
         ticks.append(None)
-        return 0
+        return {}
 
     def look(limit: int) -> list[int]:
         looked.append(len(ticks))
         return []
 
-    monkeypatch.setattr(ledger, "draw_near", tick)
+    monkeypatch.setattr(deadlines, "expire_implausible_deadlines", tick)
     monkeypatch.setattr(ledger, "open_due_syncs", look)
     start()
     _until(lambda: len(looked) >= 4)

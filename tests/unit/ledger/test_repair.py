@@ -9,8 +9,8 @@ import pytest
 import ledger
 from database import execute, utcnow
 from ledger import SyncToSend
-from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, FAILED_SYNC_BACKOFF, LIST_BACKOFF, SYNC_RESEND_AFTER
-from models import Lock, RefreshSlot, Sync, SyncState, Trigger, User
+from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, LIST_BACKOFF, SYNC_RESEND_AFTER
+from models import Lock, RefreshSlot, SyncState, Trigger, User
 from tests.unit.ledger.world import (
     COOLDOWN,
     HOUR,
@@ -245,59 +245,3 @@ def test_being_alone_twice_changes_nothing_more(user):
     ledger.reset_unfinished()
     assert (row_state(1), sync_row(sync_id).state) == ("pending", SyncState.FETCHING)
     assert {lock.name for lock in Lock.select()} == {"dispatch", "links"}
-
-
-def test_what_ends_in_a_thousand_years_is_over_now(user):
-    """A row edited by hand, or written by a clock that ran ahead: nobody would ever look at it again."""
-    far = "2999-01-01 00:00:00"
-    sync_id = listed(user, [1, 2])
-    taken(1)
-    execute("UPDATE ledger SET claimed_until = ? WHERE killmail_id = 1", (far,))
-    execute("UPDATE ledger SET state = 'deferred', not_before = ? WHERE killmail_id = 2", (far,))
-    assert ledger.draw_near() == 2
-    ledger.take_back_expired()
-    assert {each.killmail_id for each in dispatch_all()} == {1, 2}
-    assert ledger.draw_near() == 0
-    stored(1)
-    stored(2)
-    assert ledger.ready_to_finish() == [sync_id]
-
-
-def test_a_sync_held_for_a_thousand_years_is_sent_again(user):
-    sync = reading(user)
-    execute("UPDATE syncs SET claimed_until = '2999-01-01 00:00:00'")
-    assert ledger.syncs_to_send() == []
-    assert ledger.draw_near() == 1
-    assert [each.sync_id for each in ledger.syncs_to_send()] == [sync.sync_id]
-    assert claimed(sync.sync_id)
-
-
-@pytest.mark.parametrize("ahead", [timedelta(hours=4), timedelta(days=365)])
-def test_a_sync_that_waits_for_a_clock_that_was_set_back_is_sent_again(user, ahead):
-    """Its message has the same time in it: nobody but the tick will ever send it."""
-    sync = reading(user)
-    assert ledger.wait_with_sync(sync, utcnow() + ahead, "the login service does not answer")
-    assert ledger.syncs_to_send() == []
-    assert ledger.draw_near() == 2
-    assert [each.sync_id for each in ledger.syncs_to_send()] == [sync.sync_id]
-    assert claimed(sync.sync_id)
-
-
-def test_who_is_due_when_a_clock_that_was_set_back_said_so_is_due_now(user, other):
-    mine, cooldown = utcnow() + timedelta(days=9), timedelta(days=7)
-    User.update(next_sync_at=mine).where(User.id == user.id).execute()
-    User.update(next_sync_at=utcnow() + timedelta(days=11)).where(User.id == other.id).execute()
-    assert ledger.draw_near(cooldown) == 1
-    ledger.open_due_syncs(10)
-    assert [sync.user_id for sync in Sync.select()] == [other.id]
-    assert user_row(user).next_sync_at == mine
-
-
-def test_leases_and_waits_of_ours_are_believed(user, other):
-    listed(user, [1])
-    taken(1)
-    listed(other, [2])
-    failed(2, times=8)
-    User.update(next_sync_at=utcnow() + FAILED_SYNC_BACKOFF[-1] * 1.2).execute()
-    ledger.wait_with_sync(reading(make_user()), utcnow() + timedelta(hours=1), "ESI asks to wait")
-    assert ledger.draw_near() == 0
