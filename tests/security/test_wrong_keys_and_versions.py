@@ -144,7 +144,7 @@ def one_line(text: str) -> str:
 
 
 def add_future_migration(system: Cluster) -> int:
-    """As a newer version of this code leaves the schema; returns how many users there are."""
+    """As a newer version leaves a schema that older code cannot run on; returns how many users there are."""
     table = "migration_history" if "migration_history" in tables() else migration_table()
     columns = [column.name for column in database.db.get_columns(table)]
     newest = database.execute(f"SELECT * FROM {table} ORDER BY 1 DESC LIMIT 1").fetchone()
@@ -156,6 +156,7 @@ def add_future_migration(system: Cluster) -> int:
             row[name] = value + 1000
     marks = ", ".join("?" * len(row))
     database.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+    database.execute("UPDATE schema_compat SET min_code = 9999")
     return int(system.scalar("SELECT COUNT(*) FROM users"))
 
 

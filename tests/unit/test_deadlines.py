@@ -19,7 +19,7 @@ import prices
 from database import as_datetime, execute, utcnow
 from deadlines import DAY, NAME_RETRY, UNINDEXED, WAKE, Deadline, deadlines, expire_implausible_deadlines
 from ledger.rules import FAILED_SYNC_BACKOFF
-from models import TABLES, Fetch, Lock, Name, PeriodicRun, PriceList, SolarSystem, Sync
+from models import TABLES, Fetch, Lock, Name, PeriodicRun, PriceList, SolarSystem, Sync, Wait
 from tests.unit.ledger.world import (
     claimed,
     dispatch_all,
@@ -39,7 +39,14 @@ COOLDOWN = timedelta(minutes=15)
 #: Times that say when something was, and that nothing waits for.
 PAST = {
     *("users.expires_at", "users.last_killmail_sync_at", "users.created_at", "user_killmails.linked_at"),
-    *("syncs.queued_at", "syncs.refused_since", "syncs.started_at", "syncs.finished_at", "ledger.created_at", "killmails.created_at"),
+    *(
+        "syncs.queued_at",
+        "syncs.refused_since",
+        "syncs.started_at",
+        "syncs.finished_at",
+        "ledger.created_at",
+        "killmails.created_at",
+    ),
     *("killmails.killmail_time", "names.updated_at", "prices.updated_at", "row_counts.counted_at"),
 }
 
