@@ -29,7 +29,7 @@ from esi.roads import (
     TOLD_TO_WAIT,
     USED_UP,
     Closed,
-    RoadLog,
+    ClosingLog,
     closed_gate,
     is_down,
 )
@@ -99,7 +99,7 @@ class Limiter:
     def __init__(self, requests_per_second: float) -> None:
         self._interval = SPACING / requests_per_second
         self._clock = clock
-        self._log = RoadLog()
+        self._log = ClosingLog()
         self._swept = ""
         #: Threads of one process take turns: at once they would only make each other decide again.
         self._turn = threading.Lock()

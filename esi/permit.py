@@ -29,7 +29,7 @@ from esi.roads import (
     TOLD_TO_WAIT,
     TOO_MANY_ERRORS,
     USED_UP,
-    RoadLog,
+    ClosingLog,
     probe_pause,
 )
 
@@ -73,7 +73,7 @@ class RequestPermit:
     `slot_at`: when the request is to reach ESI's door (seconds since the epoch, the database's clock).
     """
 
-    def __init__(self, reservation: Reservation, slot_at: float, log: RoadLog) -> None:
+    def __init__(self, reservation: Reservation, slot_at: float, log: ClosingLog) -> None:
         self.slot_at = slot_at
         self._reservation = reservation
         self._log = log
@@ -201,7 +201,7 @@ class RequestPermit:
             rate_store.forget_failures(DOWNTIME, fewer_than=DOWNTIME_FAILURES)
 
 
-def count_downtime(log: RoadLog, now: float, weight: int = 1) -> None:
+def count_downtime(log: ClosingLog, now: float, weight: int = 1) -> None:
     """Something failed as in a downtime, `weight` times in a row: enough of them close all roads."""
     until = now + probe_pause(DOWNTIME_FAILURES)
     if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN, weight):

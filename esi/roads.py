@@ -1,12 +1,14 @@
-"""Roads to ESI that may be closed, and why: the words for pilots and for the log.
+"""The gates that block requests to ESI, why they are closed, and what the log says of gates and buckets.
 
-A road is a bucket (`killmail:ip`) or a gate: a row of `gates` that closes a group of routes, or all of them. The
-invariant: of every closing there is one line in the log, and one when the same process finds the road open again.
+A gate is a row of `gates` that closes a group of routes, or all of them, until a time. The invariant: each closing of a
+gate or a bucket (`killmail:ip`) is one line in the log, and so is its opening where the same process finds it open.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 import threading
 from datetime import UTC, datetime
 
@@ -26,8 +28,10 @@ OUR_ERRORS = "ESI gave so many errors that asking on could reach its error limit
 TOLD_TO_WAIT = "ESI asks us to wait"
 CROWDED = "other requests to ESI go first"
 
-#: Seconds after its time within which a road that is closed again was never open.
+#: Seconds after its time within which a gate or bucket that is closed again was never open.
 STILL_CLOSED_SECONDS = 60.0
+#: Closings that are forgotten with one permit, so that none of them is held up by a thousand.
+FORGOTTEN_AT_A_TIME = 10
 #: 502, 503, 504 or silence in a row, over all processes, that mean downtime and no accident.
 DOWNTIME_FAILURES = 5
 #: What a failed try counts for where the same request had failed before, and nothing has succeeded since: a killmail
@@ -76,38 +80,63 @@ def probe_pause(failures: int) -> float:
     return back_off(FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS, failures - DOWNTIME_FAILURES)
 
 
-class RoadLog:
-    """Tells of closings and openings once each. Shared by the threads of a process."""
+class ClosingLog:
+    """Logs each closing and each opening once. Shared by the threads of a process.
+
+    Keeps an entry for each closing until it is over, and no longer: another process may be the one that finds a bucket
+    open again. A permit costs one comparison while no entry's time has come.
+    """
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
+        #: (when to look at it, name) of each entry, the earliest first.
+        self._due: list[tuple[float, str]] = []
         self._lock = threading.Lock()
 
-    def closed(self, road: str, now: float, until: float, reason: str) -> None:
-        """A road was closed, or closed again by who tried whether it is open: that is no news."""
+    def closed(self, name: str, now: float, until: float, reason: str) -> None:
+        """A gate or bucket was closed. Closed again by the request that tried whether it is open: that is no news."""
         with self._lock:
-            known = self._until.get(road, 0.0)
-            self._until[road] = max(known, until)
+            known = self._until.get(name, 0.0)
+            if until > known:
+                self._until[name] = until
+                heapq.heappush(self._due, (_forgotten_at(name, until), name))
         if known <= now - STILL_CLOSED_SECONDS:
             opens = datetime.fromtimestamp(until, UTC).strftime("%H:%M:%S")
-            logger.warning("%s: closed until %s UTC: %s", road, opens, reason)
+            logger.warning("%s: closed until %s UTC: %s", name, opens, reason)
 
-    def opened(self, road: str) -> None:
-        """A request found the road open again."""
+    def opened(self, name: str) -> None:
+        """A request found the gate or bucket open again."""
         with self._lock:
-            self._until.pop(road, None)
-        logger.info("%s: open again", road)
+            self._until.pop(name, None)
+        logger.info("%s: open again", name)
+
+    def kept(self) -> int:
+        """How many closings are remembered."""
+        return max(len(self._until), len(self._due))
 
     def passed(self, now: float) -> None:
-        """A request is on its way: gates whose time has come are open again."""
-        if not self._until:
+        """A request is about to be sent: gates whose time has come are open again, and old closings are forgotten."""
+        next_due = self._due[:1]  # one step: another thread may take it
+        if not next_due or next_due[0][0] > now:
             return
+        over = []
         with self._lock:
-            over = [road for road, until in self._until.items() if until <= now and _opens_by_itself(road)]
-        for road in over:
-            self.opened(road)
+            while self._due and self._due[0][0] <= now and len(over) < FORGOTTEN_AT_A_TIME:
+                over.append(heapq.heappop(self._due)[1])
+            # One that was closed for longer since has a later entry.
+            over = [name for name in dict.fromkeys(over) if _forgotten_at(name, self._until.get(name, math.inf)) <= now]
+            for name in over:
+                del self._until[name]
+        for name in over:
+            if _opens_by_itself(name):
+                logger.info("%s: open again", name)
 
 
-def _opens_by_itself(road: str) -> bool:
+def _forgotten_at(name: str, until: float) -> float:
+    """What opens with a success may be closed again by the request that tries it, which then is no news."""
+    return until if _opens_by_itself(name) else until + STILL_CLOSED_SECONDS
+
+
+def _opens_by_itself(name: str) -> bool:
     """Downtime ends with a success, and so does the closure of a bucket (`group:owner`)."""
-    return road != DOWNTIME and ":" not in road
+    return name != DOWNTIME and ":" not in name
