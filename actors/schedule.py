@@ -14,6 +14,7 @@ from periodiq import cron
 import deadlines
 import ledger
 import prices
+import row_counts
 import runtime
 import settings
 import tokens
@@ -92,3 +93,5 @@ def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     if prices.wanted():
         sending.send(refresh_prices)
     dispatch_now()
+    # Last: it may take a while where there are many rows, and nothing waits for it.
+    row_counts.recount_if_due()

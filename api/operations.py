@@ -1,7 +1,7 @@
-"""The state of the whole system for its operator, and for anybody: counts, budgets and gates, no user and no killmail.
+"""The state of the whole system for its operator, and for anyone: counts, budgets and gates, no user and no killmail.
 
-Whatever it takes to answer is done at most once every few seconds, because the page is open. A broker that does not
-answer is itself an answer.
+The page is public, so the state is read at most once every few seconds, and reading costs the same however many pilots
+and killmails there are (`row_counts.py`, `esi/bucket_states.py`). A broker that does not answer is itself an answer.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from flask import current_app
 
-from accounts import TOKEN_STATE_SQL
+import row_counts
 from api.system import QueueCount, Road, System
-from database import execute, from_epoch, utcnow
+from database import from_epoch, utcnow
 from esi.rate_limit import CHAR_KILLMAIL, ERRORS, KILLMAIL, STATUS
+from row_counts import Count
 
 #: Seconds an answer is shown again.
 FRESH_SECONDS = 3.0
@@ -39,7 +40,8 @@ class Budget:
     but how many they are, how many of them are `closed`, and how it stands with the emptiest.
 
     Tokens return `window_minutes` after they were spent: the emptiest has more at `more_at`, and all are full at
-    `full_at`; None: they are.
+    `full_at`; None: they are. Where there are too many buckets to look at each, all but their number is true of
+    `sampled` of them; `more_buckets`: they were not even counted to the end.
     """
 
     name: str
@@ -52,11 +54,13 @@ class Budget:
     more_at: datetime | None
     full_at: datetime | None
     closed_until: datetime | None
+    sampled: int = 0
+    more_buckets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A closed road."""
+    """A gate that is closed."""
 
     name: str
     closed_until: datetime
@@ -72,11 +76,11 @@ class Operations:
     queues: Sequence[QueueCount] | None
     budgets: Sequence[Budget]
     gates: Sequence[Gate]
-    killmails: int
-    ledger: dict[str, int]
-    syncs: dict[str, int]
-    users: dict[str, int]
-    names_unknown: int
+    killmails: Count
+    ledger: Count
+    syncs: Count
+    users: Count
+    names_unknown: Count
 
     @property
     def workers(self) -> int | None:
@@ -111,6 +115,8 @@ def of_this_app(system: System) -> Operations:
 def read(system: System) -> Operations:
     """Everything, now."""
     roads = system.roads()
+    counts = row_counts.read()
+    users = counts["users"]
     return Operations(
         at=utcnow(),
         embedded=system.settings.embedded,
@@ -121,11 +127,11 @@ def read(system: System) -> Operations:
             for road in roads
             if road.allowance is None and road.closed_until is not None
         ],
-        killmails=execute("SELECT COUNT(*) FROM killmails").fetchone()[0],
-        ledger=_counts("SELECT state, COUNT(*) FROM ledger GROUP BY state"),
-        syncs=_counts("SELECT state, COUNT(*) FROM syncs WHERE finished_at IS NULL GROUP BY state"),
-        users=_counts(f"SELECT REPLACE(LOWER({TOKEN_STATE_SQL}), '_', ' '), COUNT(*) FROM users GROUP BY 1"),
-        names_unknown=execute("SELECT COUNT(*) FROM names WHERE name IS NULL").fetchone()[0],
+        killmails=counts["killmails"],
+        ledger=counts["ledger"],
+        syncs=counts["active syncs"],
+        users=replace(users, rows={_words(label): number for label, number in users.rows.items()}),
+        names_unknown=counts["unknown names"],
     )
 
 
@@ -149,6 +155,8 @@ def _budgets(roads: Sequence[Road]) -> list[Budget]:
             more_at=_time(road.more_at),
             full_at=_time(road.full_at),
             closed_until=_time(road.closed_until),
+            sampled=road.sampled,
+            more_buckets=road.more_buckets,
         )
         for road in roads
         if road.allowance is not None
@@ -159,5 +167,6 @@ def _time(at: float | None) -> datetime | None:
     return None if at is None else from_epoch(at)
 
 
-def _counts(statement: str) -> dict[str, int]:
-    return dict(execute(statement).fetchall())
+def _words(label: str) -> str:
+    """`NEEDS_LOGIN` as a reader wants it."""
+    return label.lower().replace("_", " ")

@@ -52,7 +52,7 @@ class RequestSync(Protocol):
 
 
 class Road(Protocol):
-    """The buckets of one of ESI's groups, or a closed gate, whose tokens are None: see `esi.limiter.RoadState`."""
+    """The buckets of one of ESI's groups, or a closed gate, whose tokens are None: see `esi.limiter.GroupState`."""
 
     @property
     def name(self) -> str: ...
@@ -74,6 +74,10 @@ class Road(Protocol):
     def more_at(self) -> float | None: ...
     @property
     def full_at(self) -> float | None: ...
+    @property
+    def sampled(self) -> int: ...
+    @property
+    def more_buckets(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 
 from database import clock
 from esi import rate_store
+from esi.bucket_states import GroupState, Overview, why_closed
 from esi.charges import Spent
 from esi.permit import RequestPermit, Reservation, count_downtime, give_back, stay_down
-from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.rate_limit import Bucket, RateGroup, cost_of, reserve_of
 from esi.rate_store import View
 from esi.roads import (
@@ -26,15 +26,13 @@ from esi.roads import (
     DOWNTIME,
     DOWNTIME_FAILURES,
     FIRST_PROBE_SECONDS,
-    TOLD_TO_WAIT,
-    USED_UP,
     Closed,
     ClosingLog,
     closed_gate,
     is_down,
 )
 
-__all__ = ["Allowance", "Closed", "Limiter", "RequestPermit", "RoadState"]
+__all__ = ["Allowance", "Closed", "GroupState", "Limiter", "RequestPermit"]
 
 #: Seconds a caller may be kept waiting for its slot. A slot further ahead is not taken.
 HORIZON_SECONDS = 2.0
@@ -52,8 +50,10 @@ TRANSIT_SECONDS = 0.5
 TRIAL_SECONDS = 10.0
 #: Tries to spend without a lock before the row is locked.
 UNLOCKED_TRIES = 3
-#: Buckets looked at by one sweep: a quarter of a megabyte, so that it may run every second.
-SWEPT_AT_A_TIME = 500
+#: Buckets looked at in one go by a sweep (a quarter of a megabyte), and at most by one sweep: a second's work.
+SWEPT_AT_A_TIME, MOST_SWEPT = 500, 20_000
+#: A sweep goes on while one bucket of so many was idle.
+WORTH_SWEEPING = 4
 #: Allowance of a group that has no bucket: more than anyone sends at once.
 UNLIMITED = 1_000_000
 #: A class whose allowance is used up is woken when a hundredth of it is back, not for every token.
@@ -72,27 +72,6 @@ class Allowance:
     probe: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RoadState:
-    """A group's buckets or a gate, for operators, and nothing of whose a bucket is. Times are seconds since the epoch.
-
-    `allowance`, `remaining` and `closed_until` (None: open) are those of the emptiest bucket; of a gate, which has no
-    tokens, the first two are None. `closed` of the `buckets` are closed. Spent tokens return after `window_seconds`:
-    the emptiest has more at `more_at`, and all are full at `full_at`; None: they are.
-    """
-
-    name: str
-    allowance: int | None
-    remaining: int | None
-    closed_until: float | None
-    reason: str | None
-    buckets: int = 0
-    closed: int = 0
-    window_seconds: int = 0
-    more_at: float | None = None
-    full_at: float | None = None
-
-
 class Limiter:
     """Hands out permits. Safe to share between threads; any number of processes work on one database."""
 
@@ -100,6 +79,7 @@ class Limiter:
         self._interval = SPACING / requests_per_second
         self._clock = clock
         self._log = ClosingLog()
+        self._overview = Overview(self._clock)
         self._swept = ""
         #: Threads of one process take turns: at once they would only make each other decide again.
         self._turn = threading.Lock()
@@ -157,7 +137,7 @@ class Limiter:
         if requests > 0 and not left.is_closed(view.now):
             return Allowance(1 if probe or left.on_trial else requests, None, None, probe)
         worth_waking = max(group.cost, left.allowance // WORTH_WAKING)
-        return Allowance(0, left.reopens_at(view.now, worth_waking, reserve), _reason(left, view.now))
+        return Allowance(0, left.reopens_at(view.now, worth_waking, reserve), why_closed(left, view.now))
 
     def is_down(self) -> bool:
         """Whether ESI was found down, and nothing has succeeded since."""
@@ -180,27 +160,25 @@ class Limiter:
         elif gate.closed_until <= now:  # this one would have been the probe
             stay_down(now, gate.failures)
 
-    def forget_idle(self, group: RateGroup, limit: int = SWEPT_AT_A_TIME) -> None:
-        """Delete buckets of a group that has one for each character, where a new one would be the same.
+    def forget_idle(self, group: RateGroup, batch: int = SWEPT_AT_A_TIME) -> int:
+        """Delete buckets of a group with one for each owner, where a new one would be the same; returns how many.
 
-        Looks at a few each time, one after the other. Where it goes on is this process's own affair: another may look
-        at the same ones, which does nothing twice.
+        Looks at a batch, and at another one as long as a quarter of the last was idle: so the work grows with what
+        there is to delete, and rows do not pile up faster than they are deleted. The next call goes on from there;
+        another process may look at the same ones, which does nothing twice.
         """
         now = rate_store.read("", self._clock).now
-        self._swept = rate_store.forget_idle(_key(group, ""), self._swept, now, limit)
+        forgotten = 0
+        for _ in range(max(1, MOST_SWEPT // batch)):
+            self._swept, idle = rate_store.forget_idle(_key(group, ""), self._swept, now, batch)
+            forgotten += idle
+            if not self._swept or idle * WORTH_SWEEPING < batch:
+                break
+        return forgotten
 
-    def snapshot(self) -> list[RoadState]:
-        """The state of every group's buckets, and every gate that is closed."""
-        view = rate_store.read("", self._clock)
-        groups: dict[str, list[Bucket]] = {}
-        for key, stored in rate_store.buckets():
-            groups.setdefault(key.partition(":")[0], []).append(stored.settled(view.now, MAX_WAIT_SECONDS))
-        gates = [
-            RoadState(name, None, None, gate.closed_until, gate.reason)
-            for name, gate in sorted(view.gates.items())
-            if gate.closed_until > view.now
-        ]
-        return [_group_state(name, groups[name], view.now) for name in sorted(groups)] + gates
+    def snapshot(self) -> list[GroupState]:
+        """The state of every group's buckets, and every gate that is closed, for operators."""
+        return self._overview.read()
 
     def _reserve(self, group: RateGroup, key: str, background: bool, cost: int) -> Reservation:
         for _ in range(UNLOCKED_TRIES):
@@ -244,7 +222,7 @@ class Limiter:
         if bucket is not None:
             reserve = reserve_of(bucket.allowance, background=background)
             if not bucket.allows(view.now, group.cost, reserve):
-                raise Closed(bucket.reopens_at(view.now, group.cost, reserve), _reason(bucket, view.now), key)
+                raise Closed(bucket.reopens_at(view.now, group.cost, reserve), why_closed(bucket, view.now), key)
         if view.next_slot_at >= view.now + HORIZON_SECONDS:
             raise Closed(view.next_slot_at - HORIZON_SECONDS + self._interval, CROWDED, rate_store.SLOTS)
 
@@ -272,29 +250,5 @@ def _spend(bucket: Bucket, view: View, cost: int) -> Spent:
     return Spent(after, cost, view.now, charge_at, bucket.on_trial)
 
 
-def _reason(bucket: Bucket, now: float) -> str:
-    """Why nothing may be spent of the bucket now, for the pilot."""
-    return TOLD_TO_WAIT if bucket.refusals and bucket.is_closed(now) else USED_UP
-
-
 def _key(group: RateGroup, owner: str) -> str:
     return f"{group.name}:{owner}"
-
-
-def _group_state(name: str, buckets: list[Bucket], now: float) -> RoadState:
-    emptiest = min(buckets, key=lambda bucket: (bucket.allows(now, 1), bucket.remaining(now)))
-    remaining = max(0, emptiest.remaining(now))
-    is_open = emptiest.allows(now, 1)
-    full_at = max(bucket.reopens_at(now, bucket.allowance) for bucket in buckets)
-    return RoadState(
-        name,
-        emptiest.allowance,
-        remaining,
-        closed_until=None if is_open else emptiest.reopens_at(now, 1),
-        reason=None if is_open else USED_UP,
-        buckets=len(buckets),
-        closed=sum(not bucket.allows(now, 1) for bucket in buckets),
-        window_seconds=emptiest.window_seconds,
-        more_at=emptiest.reopens_at(now, remaining + 1) if remaining < emptiest.allowance else None,
-        full_at=full_at if full_at > now else None,
-    )

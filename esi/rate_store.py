@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import database
 from clock import DatabaseClock
-from database import db, execute, is_sqlite, lock_clause
+from database import db, execute, is_sqlite, lock_clause, placeholders
 from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.rate_limit import CLOCK_SLACK_SECONDS, ERRORS, Bucket, RateGroup
 
@@ -277,29 +277,65 @@ def forget_failures(name: str, *, fewer_than: int | None = None, closed_before: 
     )
 
 
-def buckets() -> list[tuple[str, Bucket]]:
-    """All buckets with their keys."""
-    rows = execute("SELECT bucket, allowance, window_seconds, spends, closed_until FROM rate_buckets").fetchall()
-    return [(key, Bucket.unpack(*rest)) for key, *rest in rows]
+_COLUMNS = "bucket, allowance, window_seconds, spends, closed_until, refusals"
 
 
-def forget_idle(prefix: str, after: str, now: float, limit: int) -> str:
-    """Delete what is idle among the next `limit` buckets behind the key `after`; returns the key to go on behind.
+def closed_buckets(now: float, limit: int) -> dict[str, Bucket]:
+    """By key: those that ESI has closed until after `now`, the longest first. Read through their index."""
+    return _buckets("WHERE closed_until > 0 AND closed_until > ? ORDER BY closed_until DESC LIMIT ?", (now, limit))
 
-    Only keys that begin with `prefix`. One of which somebody spends meanwhile is no longer what was read, and stays.
+
+def buckets_of(keys: Sequence[str]) -> dict[str, Bucket]:
+    """Those with these keys, as far as they exist."""
+    return _buckets(f"WHERE bucket IN ({placeholders(keys)})", keys)
+
+
+def buckets_behind(after: str, limit: int) -> dict[str, Bucket]:
+    """The next `limit` buckets by key, in the database's order."""
+    return _buckets("WHERE bucket > ? ORDER BY bucket LIMIT ?", (after, limit))
+
+
+def _buckets(condition: str, parameters: Sequence[object]) -> dict[str, Bucket]:
+    rows = execute(f"SELECT {_COLUMNS} FROM rate_buckets {condition}", parameters).fetchall()
+    return {key: Bucket.unpack(*rest) for key, *rest in rows}
+
+
+def count_buckets(limit: int) -> dict[str, int]:
+    """How many there are by group, `limit` of all groups together at most."""
+    group = "substr(bucket, 1, instr(bucket, ':') - 1)" if is_sqlite() else "split_part(bucket, ':', 1)"
+    return dict(
+        execute(
+            f"SELECT {group}, COUNT(*) FROM (SELECT bucket FROM rate_buckets LIMIT ?) AS few GROUP BY 1", (limit,)
+        ).fetchall()
+    )
+
+
+def forget_idle(prefix: str, after: str, now: float, limit: int) -> tuple[str, int]:
+    """Delete what is idle among the next `limit` buckets behind the key `after`.
+
+    Returns the key to go on behind ('' at the end) and how many were deleted. Only keys that begin with `prefix`. A
+    bucket that is spent from at the same time is no longer what was read, or is locked, and stays.
     """
     rows = execute(
         "SELECT bucket, allowance, window_seconds, spends, closed_until FROM rate_buckets "
         "WHERE bucket > ? ORDER BY bucket LIMIT ?",
         (after, limit),
     ).fetchall()
-    for key, allowance, *row in rows:
-        if key.startswith(prefix) and Bucket.unpack(allowance, *row).is_idle(now):
-            execute(
-                "DELETE FROM rate_buckets WHERE bucket = ? AND window_seconds = ? AND spends = ? AND closed_until = ?",
-                (key, *row),
-            )
-    return str(rows[-1][0]) if len(rows) == limit else ""
+    idle = [
+        (key, *row)
+        for key, allowance, *row in rows
+        if key.startswith(prefix) and Bucket.unpack(allowance, *row).is_idle(now)
+    ]
+    deleted = 0
+    if idle:
+        marks = ", ".join(["(?, ?, ?, ?)"] * len(idle))
+        deleted = execute(
+            "DELETE FROM rate_buckets WHERE bucket IN (SELECT bucket FROM rate_buckets "
+            f"WHERE (bucket, window_seconds, spends, closed_until) IN (VALUES {marks}) "
+            f"{lock_clause(skip_locked=True)}) {_unsynced()}",
+            [value for row in idle for value in row],
+        ).rowcount
+    return (str(rows[-1][0]) if len(rows) == limit else ""), int(deleted)
 
 
 def in_transaction() -> bool:

@@ -119,7 +119,7 @@ class ClosingLog:
         next_due = self._due[:1]  # one step: another thread may take it
         if not next_due or next_due[0][0] > now:
             return
-        over = []
+        over: list[str] = []
         with self._lock:
             while self._due and self._due[0][0] <= now and len(over) < FORGOTTEN_AT_A_TIME:
                 over.append(heapq.heappop(self._due)[1])

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import migrations
-from database import clock, db, execute
+import row_counts
+from database import clock, db
 from settings import Settings
 
 #: Seconds between two looks of --watch.
@@ -86,19 +87,25 @@ def _report(settings: Settings) -> dict[str, Any]:
         broker = str(error)
     except BrokerUnreachable as error:
         raise command.Failure(f"{error} (check RABBITMQ_URL)") from None
+    counts = row_counts.read((row_counts.LEDGER, row_counts.ACTIVE_SYNCS, row_counts.KILLMAILS))
+    ledger, syncs, killmails = (
+        counts[each.name] for each in (row_counts.LEDGER, row_counts.ACTIVE_SYNCS, row_counts.KILLMAILS)
+    )
     return {
         "mode": "embedded" if settings.embedded else "services",
         "broker": broker,
         "queues": queues,
-        "ledger": _counts("SELECT state, COUNT(*) FROM ledger GROUP BY state"),
-        "active_syncs": _counts("SELECT state, COUNT(*) FROM syncs WHERE finished_at IS NULL GROUP BY state"),
-        "killmails": execute("SELECT COUNT(*) FROM killmails").fetchone()[0],
-        "roads": [{name: getattr(road, name) for name in road.__slots__} for road in runtime.limiter().snapshot()],
+        "ledger": ledger.rows,
+        "active_syncs": syncs.rows,
+        "killmails": killmails.total,
+        # Small tables are counted now; of a large one the last count, or only that there are more.
+        "counted": {name: {"at": _text(count.counted_at), "more": count.more} for name, count in counts.items()},
+        "roads": [{name: getattr(state, name) for name in state.__slots__} for state in runtime.limiter().snapshot()],
     }
 
 
-def _counts(sql: str) -> dict[str, int]:
-    return dict(execute(sql).fetchall())
+def _text(at: datetime | None) -> str:
+    return "now" if at is None else f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _show(report: dict[str, Any], *, clear: bool) -> None:
@@ -114,20 +121,35 @@ def _show(report: dict[str, Any], *, clear: bool) -> None:
         )
     if report["broker"] != "ok":
         print(f"broker: {report['broker']}")
-    ledger = ", ".join(f"{count} {state}" for state, count in sorted(report["ledger"].items())) or "empty"
-    syncs = ", ".join(f"{count} {state}" for state, count in sorted(report["active_syncs"].items())) or "none"
-    print(f"killmails to fetch: {ledger}")
-    print(f"active syncs: {syncs}")
-    print(f"killmails stored: {report['killmails']}")
+    print(f"killmails to fetch: {_by_state(report, 'ledger', row_counts.LEDGER.name) or 'empty'}")
+    print(f"active syncs: {_by_state(report, 'active_syncs', row_counts.ACTIVE_SYNCS.name) or 'none'}")
+    more = "more than " if report["counted"][row_counts.KILLMAILS.name]["more"] else ""
+    print(f"killmails stored: {more}{report['killmails']}{_counted_at(report, row_counts.KILLMAILS.name)}")
     for road in report["roads"]:
         print(f"{road['name']:<30}{_road(road)}")
     sys.stdout.flush()
+
+
+def _by_state(report: dict[str, Any], key: str, name: str) -> str:
+    if report["counted"][name]["more"]:
+        return f"more than {sum(report[key].values())}"
+    states = ", ".join(f"{count} {state}" for state, count in sorted(report[key].items()))
+    return states + _counted_at(report, name)
+
+
+def _counted_at(report: dict[str, Any], name: str) -> str:
+    at = report["counted"][name]["at"]
+    return "" if at == "now" else f" (counted at {at})"
 
 
 def _road(road: dict[str, Any]) -> str:
     parts = []
     if road.get("remaining") is not None:
         parts.append(f"{road['remaining']} of {road['allowance']} tokens left")
+    if road.get("buckets", 1) > 1:
+        more = "more than " if road["more_buckets"] else ""
+        sampled = f", {road['sampled']} of them looked at" if road["sampled"] else ""
+        parts.append(f"the emptiest of {more}{road['buckets']} buckets{sampled}")
     until = road.get("closed_until")
     if until and until > clock.now():
         parts.append(f"closed until {datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC: {road.get('reason') or ''}")

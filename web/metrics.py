@@ -1,7 +1,7 @@
 """`/metrics`: the state of the whole system in Prometheus' text format, read from the database when it is asked for.
 
-Any process's answer is everybody's, because nothing is counted in memory. No id and no name is a label. Counts are
-remembered for a few seconds: the address is open, and counting costs.
+Every process answers the same, because nothing is counted in memory. No id and no name is a label. The address is
+public: an answer is kept for a few seconds, and costs the same however many rows there are (`row_counts.py`).
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC
 
 from flask import Blueprint, Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from accounts import TOKEN_STATE_SQL
+import row_counts
 from api import system
 from api.system import System
-from database import execute
 
 #: Seconds between two countings.
 FRESH_SECONDS = 5.0
@@ -25,23 +25,13 @@ EXTENSION = "killmail-sync.metrics"
 
 blueprint = Blueprint("metrics", __name__)
 
-#: Name, help, label (or none), and the statement whose rows are (label,) value.
+#: What is counted, its name, help, and label (or none). A table with more than 10,000 rows is counted by the tick.
 GAUGES = (
-    ("killmails_stored", "Killmails stored.", None, "SELECT COUNT(*) FROM killmails"),
-    ("ledger_rows", "Killmails still to be fetched.", "state", "SELECT state, COUNT(*) FROM ledger GROUP BY state"),
-    (
-        "syncs_active",
-        "Syncs under way.",
-        "state",
-        "SELECT state, COUNT(*) FROM syncs WHERE finished_at IS NULL GROUP BY state",
-    ),
-    (
-        "users",
-        "Users by what they have to do.",
-        "token_state",
-        f"SELECT LOWER({TOKEN_STATE_SQL}), COUNT(*) FROM users GROUP BY 1",
-    ),
-    ("names_unknown", "Ids that have no name yet.", None, "SELECT COUNT(*) FROM names WHERE name IS NULL"),
+    (row_counts.KILLMAILS, "killmails_stored", "Killmails stored.", None),
+    (row_counts.LEDGER, "ledger_rows", "Killmails still to be fetched.", "state"),
+    (row_counts.ACTIVE_SYNCS, "syncs_active", "Syncs under way.", "state"),
+    (row_counts.USERS, "users", "Users by what they have to do.", "token_state"),
+    (row_counts.UNKNOWN_NAMES, "names_unknown", "Ids that have no name yet.", None),
 )
 
 
@@ -50,11 +40,24 @@ class _Collector:
         self._system = of
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        for name, text, label, statement in GAUGES:
+        counts = row_counts.read()
+        counted_at = GaugeMetricFamily(
+            "killmail_sync_counted_at_seconds",
+            "When a table with more than 10,000 rows was last counted; smaller ones are counted for each answer.",
+            labels=["table"],
+        )
+        for counted, name, text, label in GAUGES:
+            count = counts[counted.name]
+            if count.counted_at is not None:
+                counted_at.add_metric([counted.name], count.counted_at.replace(tzinfo=UTC).timestamp())
             gauge = GaugeMetricFamily(f"killmail_sync_{name}", text, labels=[label] if label else [])
-            for *labels, value in execute(statement).fetchall():
-                gauge.add_metric([str(each) for each in labels], value)
+            if label is None:
+                gauge.add_metric([], count.total)
+            elif not count.more:  # not counted by label yet: no number is better than a wrong one
+                for each in counted.labels:
+                    gauge.add_metric([each.lower() if label == "token_state" else each], count.rows.get(each, 0))
             yield gauge
+        yield counted_at
         yield from self._queues()
 
     def _queues(self) -> Iterator[GaugeMetricFamily]:

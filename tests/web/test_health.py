@@ -116,6 +116,7 @@ def test_metrics_go_on_without_the_broker(client: FlaskClient, backend: FakeBack
     backend.broker_error = ConnectionError("down")
     text = client.get("/metrics").text
     assert "killmail_sync_killmails_stored 0.0" in text
+    assert 'killmail_sync_ledger_rows{state="rejected"} 0.0' in text, "a series that is 0 does not vanish"
     assert "queue_messages" not in text
 
 

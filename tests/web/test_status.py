@@ -11,24 +11,25 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from api import system
-from database import from_epoch
-from esi.limiter import Limiter, RoadState
+import row_counts
+from api import operations, system
+from database import from_epoch, insert_rows, utcnow
+from esi.limiter import GroupState, Limiter
 from esi.rate_limit import CHAR_KILLMAIL
 from models import User
 from tests.web_app import FakeBackend, make_killmail, make_sync, make_user, name, wait_for_killmail
 
 
 @pytest.fixture
-def roads(app: Flask) -> Iterator[list[RoadState]]:
+def roads(app: Flask) -> Iterator[list[GroupState]]:
     """What the limiter says; to be added to before the page is asked for."""
-    states: list[RoadState] = []
+    states: list[GroupState] = []
     app.extensions[system.EXTENSION] = replace(app.extensions[system.EXTENSION], roads=lambda: states)
     return iter([states])
 
 
 @pytest.fixture
-def road_states(roads: Iterator[list[RoadState]]) -> list[RoadState]:
+def road_states(roads: Iterator[list[GroupState]]) -> list[GroupState]:
     return next(roads)
 
 
@@ -68,13 +69,13 @@ def row_of(text: str, name: str) -> list[str]:
     return [" ".join(re.sub(r"<[^>]+>", "", cell).split()) for cell in cells]
 
 
-def test_budgets_and_when_they_refill(client: FlaskClient, road_states: list[RoadState]) -> None:
+def test_budgets_and_when_they_refill(client: FlaskClient, road_states: list[GroupState]) -> None:
     # Given the bucket of this address, those of five characters, two of them closed, and one that is full
     more_at, full_at = time.time() + 60, time.time() + 600
     road_states += [
-        RoadState("killmail", 3600, 3000, None, None, 1, 0, 900, more_at, full_at),
-        RoadState("char-killmail", 30, 0, more_at, "used up", 5, 2, 900, more_at, full_at),
-        RoadState("status", 600, 600, None, None, 1, 0, 900, None, None),
+        GroupState("killmail", 3600, 3000, None, None, 1, 0, 900, more_at, full_at),
+        GroupState("char-killmail", 30, 0, more_at, "used up", 5, 2, 900, more_at, full_at),
+        GroupState("status", 600, 600, None, None, 1, 0, 900, None, None),
     ]
     text = client.get("/status").text
     # Then each has its line, the characters' together
@@ -99,9 +100,9 @@ def test_what_the_limiter_keeps_is_shown_without_its_owners(client: FlaskClient,
     assert "9000000" not in text
 
 
-def test_closed_gates_are_told(client: FlaskClient, road_states: list[RoadState]) -> None:
+def test_closed_gates_are_told(client: FlaskClient, road_states: list[GroupState]) -> None:
     until = time.time() + 600
-    road_states.append(RoadState("downtime", None, None, until, "ESI is down"))
+    road_states.append(GroupState("downtime", None, None, until, "ESI is down"))
     text = client.get("/status").text
     assert f"{from_epoch(until):%H:%M}" in text
     assert "ESI is down" in text
@@ -114,8 +115,27 @@ def test_it_is_counted_once_in_a_while(client: FlaskClient, backend: FakeBackend
     assert backend.counted == 1
 
 
-def test_a_budget_that_is_used_up_is_no_open_road(client: FlaskClient, road_states: list[RoadState]) -> None:
-    road_states.append(RoadState("killmail", 3600, 0, time.time() + 300, "ESI's allowance is used up"))
+def test_a_budget_that_is_used_up_is_no_open_road(client: FlaskClient, road_states: list[GroupState]) -> None:
+    road_states.append(GroupState("killmail", 3600, 0, time.time() + 300, "ESI's allowance is used up"))
     text = client.get("/status").text
     assert "an allowance is used up" in text
     assert "Every road to ESI is open" not in text
+
+
+def test_many_rows_are_told_as_counted_last_and_when(client: FlaskClient, app: Flask) -> None:
+    # Given more names to ask for than are counted for a page
+    now = utcnow()
+    insert_rows("names", ("id", "updated_at"), [(each, now) for each in range(1, row_counts.EXACT_ROWS + 2)])
+    assert "More than 10,000 names are still to be asked for" in client.get("/status").text
+    # When the tick has counted them
+    row_counts.recount_if_due()
+    del app.extensions[operations.EXTENSION]
+    text = " ".join(re.sub(r"<[^>]+>", "", client.get("/status").text).split())
+    assert re.search(r"10,001 names are still to be asked for\. \(counted at \d\d:\d\d", text)
+
+
+def test_a_sample_of_the_buckets_is_told(client: FlaskClient, road_states: list[GroupState]) -> None:
+    road_states.append(
+        GroupState("char-killmail", 30, 0, None, None, 10_000, 2, 900, None, None, sampled=501, more_buckets=True)
+    )
+    assert row_of(client.get("/status").text, "char-killmail")[0] == "more than 10,000 (501 looked at)"

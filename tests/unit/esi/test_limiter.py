@@ -9,8 +9,10 @@ import pytest
 
 import database
 from esi import rate_store
+from esi.bucket_states import COUNTED, SAMPLE
 from esi.limiter import HORIZON_SECONDS, Allowance, Closed, Limiter
 from esi.rate_limit import CHAR_KILLMAIL, ERRORS, KILLMAIL, UNBUCKETED, Bucket, RateGroup
+from esi.roads import TOLD_TO_WAIT
 from tests.unit.esi.limiting import RATE, a_window_later, answer, counted_statements, refused, remaining, time_passes
 
 pytestmark = pytest.mark.usefixtures("any_db")
@@ -319,15 +321,78 @@ def test_a_request_on_its_way_keeps_its_bucket(limiter):
     assert limiter.allowance(CHAR_KILLMAIL, "1", background=False).requests == 14
 
 
+def _create(owners: range) -> None:
+    """A full bucket for each of these characters."""
+    database.insert_rows(
+        "rate_buckets",
+        ("bucket", "allowance", "window_seconds", "spends", "closed_until"),
+        [(f"char-killmail:{owner}", 30, 900, "", 0.0) for owner in owners],
+    )
+
+
 def test_sweeps_go_on_where_the_last_one_ended(limiter):
     owners = [str(number) for number in range(1, 8)]
     for owner in owners:
         answer(limiter, 200, group=CHAR_KILLMAIL, owner=owner)
-    limiter.forget_idle(CHAR_KILLMAIL, limit=3)  # finds the first three in use
+    assert limiter.forget_idle(CHAR_KILLMAIL, batch=3) == 0  # finds the first three in use
     a_window_later()
-    answer(limiter, 200, group=CHAR_KILLMAIL, owner="1")
-    for _ in range(2):
-        limiter.forget_idle(CHAR_KILLMAIL, limit=3)
-    assert _keys() == {f"char-killmail:{owner}" for owner in owners[:3]}
-    limiter.forget_idle(CHAR_KILLMAIL, limit=3)
-    assert _keys() == {"char-killmail:1"}
+    for owner in ("1", "6"):
+        answer(limiter, 200, group=CHAR_KILLMAIL, owner=owner)
+    assert limiter.forget_idle(CHAR_KILLMAIL, batch=3) == 3
+    assert _keys() == {f"char-killmail:{owner}" for owner in ("1", "2", "3", "6")}
+    assert limiter.forget_idle(CHAR_KILLMAIL, batch=3) == 2
+    assert _keys() == {"char-killmail:1", "char-killmail:6"}
+
+
+def test_one_sweep_deletes_as_many_as_polls_create_between_two(limiter):
+    # Given 1,600 pilots whose lists were read a window ago, among 400 whose were read just now
+    _create(range(90_000_000, 90_002_000))
+    now = time.time()
+    used = Bucket(30, 900).spend(now, 2).pack()
+    database.execute(
+        "UPDATE rate_buckets SET spends = ? WHERE bucket LIKE ? OR bucket LIKE ?",
+        (used, "char-killmail:%7", "char-killmail:%3"),
+    )
+    # When the tick sweeps once
+    assert limiter.forget_idle(CHAR_KILLMAIL) == 1600
+    # Then nothing idle is left, and nothing else is gone
+    assert len(_keys()) == 400
+
+
+def test_a_sweep_of_buckets_in_use_looks_at_a_few(limiter, any_db):
+    _create(range(90_000_000, 90_003_000))
+    database.execute("UPDATE rate_buckets SET spends = ?", (Bucket(30, 900).spend(time.time(), 2).pack(),))
+    limiter.is_down()  # makes the row of slots
+    with counted_statements(any_db) as statements:
+        assert limiter.forget_idle(CHAR_KILLMAIL) == 0
+    assert len(statements) == 2
+
+
+def test_the_snapshot_looks_at_a_sample_and_says_so(limiter, any_db):
+    # Given the buckets of more pilots than are counted, one of which ESI has closed, and that of this address
+    _create(range(90_000_000, 90_000_000 + COUNTED + 500))
+    answer(limiter, 200)
+    answer(limiter, 429, {"Retry-After": "2000"}, CHAR_KILLMAIL, "90010400")
+    with counted_statements(any_db) as statements:
+        states = {state.name: state for state in limiter.snapshot()}
+    # Then that costs four statements, and finds the closed one through its index
+    assert len(statements) <= 5
+    lists = states["char-killmail"]
+    assert lists.more_buckets
+    assert (lists.closed, lists.sampled) == (1, SAMPLE + 1)
+    assert lists.closed_until is not None and lists.closed_until > time.time() + 1900
+    assert lists.reason == TOLD_TO_WAIT
+    assert lists.buckets <= COUNTED + 1
+    # And what there is one of is exact
+    assert (states["killmail"].buckets, states["killmail"].sampled, states["killmail"].more_buckets) == (1, 0, False)
+
+
+def test_the_sample_moves_on_until_all_were_looked_at(limiter):
+    _create(range(90_000_000, 90_000_000 + 2 * SAMPLE + 100))
+    empty = Bucket(30, 900).spend(time.time(), 30).pack()
+    last = f"char-killmail:{90_000_000 + 2 * SAMPLE + 50}"
+    database.execute("UPDATE rate_buckets SET spends = ? WHERE bucket = ?", (empty, last))
+    found = [limiter.snapshot()[0] for _ in range(3)]
+    assert [state.closed for state in found] == [0, 0, 1]
+    assert [state.buckets for state in found] == [2 * SAMPLE + 100] * 3
+    assert not any(state.more_buckets for state in found)
