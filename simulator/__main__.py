@@ -15,7 +15,9 @@ from simulator.request_log import ROUTES
 from simulator.rules import Limit
 
 _EPILOG = f"""
-faults: comma-separated route=, kind=, and rate= (0-1), count=, page=, killmail_id=, seconds=
+faults: comma-separated route=, kind=, and rate= (0-1), count=, page=, killmail_id=, seconds=,
+  character_id= (only what concerns it), other_id= (of foreign_list), lasts= (seconds); route=refresh is the token
+  endpoint when it refreshes
   routes  any {" ".join(sorted(ROUTES))}
   kinds   status:NNN {" ".join(KINDS)}
 
@@ -71,7 +73,7 @@ def _group_limit(text: str) -> tuple[str, str]:
 
 def _fault(text: str) -> dict[str, object]:
     with _told():
-        return {key: value for key, value in vars(Fault.of_text(text)).items() if key != "hits"}
+        return {key: value for key, value in vars(Fault.of_text(text)).items() if key not in ("hits", "ends_at")}
 
 
 @contextmanager

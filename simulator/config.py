@@ -53,6 +53,7 @@ class Config:
     #: Registered redirect addresses; empty means any address on a loopback host.
     callbacks: tuple[str, ...] = ()
     rotate_refresh_tokens: bool = False
+    rotation_grace_seconds: float = 0.0
     faults: tuple[Mapping[str, object], ...] = ()
 
 
@@ -67,6 +68,8 @@ class Settings:
     page_size: int
     latency_ms: tuple[float, float]
     rotate_refresh_tokens: bool
+    #: Seconds for which a refresh token still serves after it was replaced.
+    rotation_grace_seconds: float
     players: int
     empty_list_status: int
 
@@ -82,6 +85,7 @@ class Settings:
             page_size=config.page_size,
             latency_ms=config.latency_ms,
             rotate_refresh_tokens=config.rotate_refresh_tokens,
+            rotation_grace_seconds=config.rotation_grace_seconds,
             players=config.players,
             empty_list_status=config.empty_list_status,
         )
@@ -95,7 +99,7 @@ class Settings:
                 case "error_limit", int() | str():
                     text = str(value)
                     self.error_limit = Limit.parse(text if "/" in text else f"{text}/1m")
-                case "cache_seconds" | "token_seconds", int() | float():
+                case "cache_seconds" | "token_seconds" | "rotation_grace_seconds", int() | float():
                     setattr(self, key, float(value))
                 case "page_size" | "players" | "empty_list_status", int():
                     setattr(self, key, value)

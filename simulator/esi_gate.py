@@ -27,6 +27,8 @@ _ERROR_LIMITED: Final = (
     "this software. If you are a developer/maintainer, please make a greater effort in the future to receive "
     "valid responses."
 )
+#: Faults of the game server's own limiter, which sends no headers about a limit.
+_BARE: Final = ("429_bare", "429_bare_wait")
 _DOWN: Final = (
     (503, {"error": "The datasource tranquility is temporarily unavailable"}),
     (504, {"error": "Timeout contacting tranquility", "timeout": 10}),
@@ -114,7 +116,7 @@ def _bucketed(
     if response.status // 100 == 4 and response.status not in (420, 429):
         # Nobody knows whether ESI counts these, too; a client has to take it that it does (esi/README.md §2.5).
         state.errors.note_error(state.settings.error_limit, request.at)
-    if note.fault not in ("429_bare", "429_bare_wait", "420"):
+    if note.fault not in (*_BARE, "420"):
         response.headers["X-Ratelimit-Group"] = group
         response.headers["X-Ratelimit-Limit"] = limit.text
         response.headers["X-Ratelimit-Remaining"] = str(window.remaining(limit, request.at))
@@ -129,7 +131,7 @@ def _unbucketed(state: Simulator, request: Request, note: Note, real: Callable[[
     limit = state.settings.error_limit
     if response.status // 100 not in (2, 3):
         state.errors.note_error(limit, request.at)
-    if note.fault not in ("429_bare", "429_bare_wait"):
+    if note.fault not in _BARE:
         remaining = state.errors.remaining(limit, request.at)
         response.headers.setdefault("X-ESI-Error-Limit-Remain", str(remaining))
         response.headers.setdefault("X-ESI-Error-Limit-Reset", str(state.errors.reset_in(limit, request.at)))
@@ -139,7 +141,7 @@ def _unbucketed(state: Simulator, request: Request, note: Note, real: Callable[[
 def _answer(
     state: Simulator, request: Request, note: Note, real: Callable[[], Response]
 ) -> tuple[Response, Fault | None]:
-    fault = state.faults.pick(note)
+    fault = state.faults.pick(note, request.at)
     if fault is not None:
         return fault.spoil(lambda: _dated(request, real)), fault
     return _dated(request, real), None

@@ -69,8 +69,11 @@ def _note_ids(call: Call) -> None:
     ids = call.match.groupdict()
     if "character_id" in ids:
         call.note.character_id = int(ids["character_id"])
+        call.note.concerns = frozenset({call.note.character_id})
     if "killmail_id" in ids:
         call.note.killmail_id = int(ids["killmail_id"])
+        killmail = call.state.world.killmails.get(call.note.killmail_id)
+        call.note.concerns = frozenset(killmail.listed_for if killmail else ())
     page = call.request.query.get("page", "1")
     if call.note.route == "recent" and re.fullmatch(r"[0-9]{1,9}", page):
         call.note.page = int(page)
@@ -92,7 +95,7 @@ def _recent(call: Call) -> Response:
     state, now = call.state, call.request.at
     if call.caller.character_id != call.note.character_id:
         return Response.error(403, "token is not valid for character")
-    pilot = state.world.pilots[call.caller.character_id or 0]
+    pilot = state.world.pilots[call.note.shown_id or call.caller.character_id or 0]
     number, size = call.note.page, state.settings.page_size
     if number is None or number < 1:
         return Response.error(400, "page must be a positive integer")
@@ -103,6 +106,8 @@ def _recent(call: Call) -> Response:
     page = snapshot.page(f"{pilot.character_id}?page={number}", number, size)
     age = max(0, math.ceil(snapshot.expires_at - now))
     response = fresh_or_304(call.request, page.payload, page.etag, snapshot.last_modified, age)
+    if call.note.fault == "frozen" and "if-none-match" in call.request.headers:
+        response.status, response.payload = 304, Payload(b"")
     response.headers["X-Pages"] = str(snapshot.page_count(size))
     response.headers["Expires"] = formatdate(max(snapshot.expires_at, now), usegmt=True)
     return response

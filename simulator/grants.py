@@ -60,6 +60,8 @@ class RefreshToken:
     scopes: tuple[str, ...]
     public: bool
     dead_because: str | None = None
+    #: Epoch seconds until which a token that was replaced still serves.
+    grace_until: float = 0.0
 
 
 GONE: Final = "Invalid refresh token. Token missing/expired."
@@ -103,37 +105,41 @@ class Grants:
             return None
         return self._keep(RefreshToken(grant.character_id, grant.scopes, public))
 
-    def use_token(self, text: str, *, public: bool) -> RefreshToken:
+    def owners_of(self, text: str) -> frozenset[int]:
+        """The character of a refresh token, dead or alive; empty for an unknown one."""
+        return frozenset({self._tokens[text].character_id} if text in self._tokens else ())
+
+    def use_token(self, text: str, now: float, *, public: bool) -> RefreshToken:
         """The live refresh token of this text. Raises RefusedError with EVE SSO's reason, and OddAnswerError."""
         token = self._tokens.get(text)
         if token is None:
             raise RefusedError("invalid_grant", GONE)
         if odd := self.odd_answers.get(token.character_id):
             raise OddAnswerError(odd)
-        if token.dead_because is not None:
+        if token.dead_because is not None and now >= token.grace_until:
             raise RefusedError("invalid_grant", token.dead_because)
         if public and not token.public:
             raise RefusedError("invalid_client", "Missing or invalid client secret.", 401)
         return token
 
-    def rotate_token(self, text: str) -> str:
-        """Replace a live token by a new one; the old one is dead from now on."""
+    def rotate_token(self, text: str, now: float, grace: float) -> str:
+        """Replace a token by a new one; the old one is dead after `grace` seconds."""
         old = self._tokens[text]
-        old.dead_because = GONE
+        if old.dead_because is None:
+            old.dead_because, old.grace_until = GONE, now + grace
         return self._keep(RefreshToken(old.character_id, old.scopes, old.public))
 
     def revoke(self, text: str) -> None:
         """Kill one token; an unknown one is no error."""
         if text in self._tokens:
-            self._tokens[text].dead_because = GONE
+            self._tokens[text].dead_because, self._tokens[text].grace_until = GONE, 0.0
 
     def revoke_pilot(self, character_id: int) -> int:
         """Kill all tokens of a character and return how many lived."""
-        alive = [
-            token
-            for token in self._tokens.values()
-            if token.character_id == character_id and token.dead_because is None
-        ]
+        mine = [token for token in self._tokens.values() if token.character_id == character_id]
+        alive = [token for token in mine if token.dead_because is None]
+        for token in mine:
+            token.grace_until = 0.0
         for token in alive:
             token.dead_because = GRANT_GONE
         return len(alive)

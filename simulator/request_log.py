@@ -29,6 +29,10 @@ class Note:
     cost: int = 0
     grant_type: str | None = None
     fault: str | None = None
+    #: The characters that a fault may be meant for.
+    concerns: frozenset[int] = frozenset()
+    #: Whose list is shown instead of the one that was asked for.
+    shown_id: int | None = None
 
 
 class Entry(NamedTuple):

@@ -35,7 +35,11 @@ def handle(state: Simulator, request: Request, note: Note) -> Response | None:
         return Response.of_json(405, {"error": "invalid_request", "error_description": "Method not allowed."})
     if request.at < state.sso_down_until:
         return sso_pages.unavailable()
-    fault = state.faults.pick(note)
+    if note.route == "token":
+        form = request.form()
+        note.grant_type = form.get("grant_type")
+        note.concerns = state.grants.owners_of(form.get("refresh_token", ""))
+    fault = state.faults.pick(note, request.at)
     if fault is None:
         return answer(state, request, note)
     if fault.kind in ("reset", "hang"):
@@ -174,13 +178,13 @@ def _refresh(
     state: Simulator, request: Request, note: Note, form: Mapping[str, str], *, public: bool
 ) -> dict[str, Any]:
     text = form.get("refresh_token", "")
-    token = state.grants.use_token(text, public=public)
+    token = state.grants.use_token(text, request.at, public=public)
     note.character_id = token.character_id
     asked = tuple(form.get("scope", "").split()) or token.scopes
     if not set(asked) <= set(token.scopes):
         raise RefusedError("invalid_scope", "The requested scope is not a subset of the granted ones.")
-    if state.settings.rotate_refresh_tokens:
-        text = state.grants.rotate_token(text)
+    if state.settings.rotate_refresh_tokens or note.fault == "lost":
+        text = state.grants.rotate_token(text, request.at, state.settings.rotation_grace_seconds)
     pilot = state.world.pilots[token.character_id]
     return _bearer(state, pilot, asked, request.at) | {"refresh_token": text}
 
