@@ -212,15 +212,20 @@ def placeholders(values: Collection[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
-def insert_rows(table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
-    """Insert all rows in one statement (or as few as the engines' limit on parameters allows)."""
+def insert_rows(table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], on_conflict: str = "") -> int:
+    """Insert all rows in one statement (or as few as the engines' limit on parameters allows); returns how many.
+
+    With DO NOTHING, rows that were there are not counted.
+    """
+    written = 0
     step = max(1, MAX_PARAMETERS // len(columns))
     row_marks = f"({placeholders(columns)})"
     for start in range(0, len(rows), step):
         chunk = rows[start : start + step]
         values = ", ".join([row_marks] * len(chunk))
         sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values} {on_conflict}"
-        execute(sql, [value for row in chunk for value in row])
+        written += execute(sql, [value for row in chunk for value in row]).rowcount
+    return written
 
 
 def lock_clause(*, skip_locked: bool = False, share: bool = False, of: str = "") -> str:

@@ -84,6 +84,7 @@ def deadlines(cooldown: timedelta) -> list[Deadline]:
 UNINDEXED = (
     Deadline("users", "list_fresh_until", timedelta(seconds=MAX_FRESH_FOR), clear=True),
     Deadline("users", "last_full_sync_at", timedelta()),  # a full walk would wait for it
+    Deadline("users", "list_read_at", timedelta(), clear=True),  # a read without an ETag would wait for it
 )
 
 

@@ -92,6 +92,8 @@ class User(Table):
     consecutive_failures: Any = IntegerField(default=0)
     created_at: Any = DateTimeField(default=utcnow)
     recheck_at: Any = DateTimeField(null=True)  # a refusal to be checked once more, from then on; `tokens/rechecks.py`
+    list_read_at: Any = DateTimeField(null=True)  # page 1 was last sent whole, not answered 304
+    list_changed_at: Any = DateTimeField(null=True)  # page 1 last held a killmail that was new to this user
 
     class Meta:
         table_name = "users"
@@ -212,7 +214,7 @@ class Sync(Table):
         constraints=[Check("state IN ('QUEUED', 'LISTING', 'FETCHING', 'FINISHED', 'FAILED')")],
     )
     next_page: Any = IntegerField(default=1)
-    pages: Any = IntegerField(null=True)  # as ESI said last; null until the first page was read
+    pages: Any = IntegerField(null=True)  # as ESI said last; null until it has
     page_one_etag: Any = TextField(null=True)  # becomes the user's when the list was read to its end
     found: Any = IntegerField(default=0)  # references listed
     skipped: Any = IntegerField(default=0)  # of them, already stored when listed
@@ -230,6 +232,9 @@ class Sync(Table):
     page_one_modified: Any = TextField(null=True)  # Last-Modified, which all pages have in common unless the list moves
     refused: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # killmails refused since `refused_since`
     refused_since: Any = DateTimeField(null=True)
+    largest_page: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # entries; see ledger/reading.py
+    list_moved: Any = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # while it was read
+    unreadable_entries: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # of the list: malformed
 
     class Meta:
         table_name = "syncs"
@@ -275,6 +280,7 @@ class Fetch(Table):
     last_error: Any = TextField(null=True)
     created_at: Any = DateTimeField(default=utcnow)
     turn: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # the lowest goes first: ledger/rules.py
+    other_hash: Any = CharField(max_length=40, null=True)  # ESI lists the killmail with this one, too
 
     class Meta:
         table_name = "ledger"

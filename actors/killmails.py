@@ -70,6 +70,8 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
         return
     logger.info("killmail %s failed (%s of its tries): %s", killmail_id, held.claim.attempts + 1, error)
     refused = isinstance(error, EsiStatus) and error.status is not None and 400 <= error.status < 500
+    if isinstance(error, EsiInvalidHash):
+        ledger.try_other_hash(held.claim)
     if isinstance(error, EsiInvalidHash) and held.claim.refusals + 1 >= INVALID_HASH_TRIES:
         finish_if_complete(ledger.reject(held.claim, str(error)))
     else:

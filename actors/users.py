@@ -32,6 +32,7 @@ from esi.errors import (
 from esi.limiter import Closed
 from esi.rate_limit import CHAR_KILLMAIL
 from events import SyncChanged, SyncFinished, publish
+from ledger.reading import Page, Reading, etag_is_trusted
 from ledger.rules import ESI_ASKS_TO_WAIT, INTERACTIVE_PRIORITY, LIST_BACKOFF, LOGIN_SERVICE_BACKOFF, backoff
 from models import User
 
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 #: A wait longer than this is left to the tick; RabbitMQ redelivers what is held for 30 minutes.
 LONGEST_DELAY = timedelta(minutes=20)
+#: Positions of malformed entries in one log line.
+POSITIONS = 10
 
 
 @dramatiq.actor(
@@ -106,18 +109,15 @@ class ListReader:
         # Of page 1, also where another worker read it.
         self.etag = sync.page_one_etag
         self.last_modified = sync.page_one_modified
-        # The list changed while it was read: what slipped over the border between two pages was not seen.
-        self.moved = False
 
     def read(self) -> None:
-        """Read until the end, or until a whole page is known. Raises what the client, tokens and limiter raise."""
+        """Read until the end, or until a page that is this pilot's own. Raises what client, tokens and limiter do."""
         self._respect_cache()
         while True:
             page = self._fetch_page()
             if isinstance(page, NotModified):
                 return self._end_unchanged(page)
-            self._compare(page)
-            added = self._add(page)
+            added = self._add(page, self._compare(page))
             if added is None:
                 logger.warning("sync %s is in other hands now", self.sync.sync_id)
                 return None
@@ -128,7 +128,7 @@ class ListReader:
                 continue
             dispatch_now()
             publish(SyncChanged(self.sync.sync_id))
-            if self._is_last(page, added):
+            if self.sync.reading.ended or self._is_known(page, added):
                 return self._end(complete=True)
             if self.sync.page > settings.current().sync_max_pages:
                 logger.warning("sync %s: list cut after SYNC_MAX_PAGES pages", self.sync.sync_id)
@@ -149,6 +149,8 @@ class ListReader:
         background = self.sync.priority < INTERACTIVE_PRIORITY
         character_id = self.user.character_id
         conditional = self.sync.page == 1 and not self.sync.full and self.user.last_sync_complete
+        if conditional and not etag_is_trusted(self.user.list_read_at, self.user.list_changed_at, utcnow()):
+            conditional = False
         etag = self.user.list_etag if conditional else None
         # One reader a character: nobody spends from this bucket while the answer is on its way.
         permit = permit_for(CHAR_KILLMAIL, str(character_id), background=background, conditional=etag is not None)
@@ -160,35 +162,52 @@ class ListReader:
         interactive = self.sync.priority >= INTERACTIVE_PRIORITY
         return tokens.access_token(self.user.id, runtime.sso(), runtime.cipher(), row=row, interactive=interactive)
 
-    def _add(self, page: RecentPage) -> ledger.PageAdded | None:
+    def _add(self, page: RecentPage, reading: Reading) -> ledger.PageAdded | None:
         references = [(reference.killmail_id, reference.killmail_hash) for reference in page.references]
         added = ledger.add_page(
-            self.sync, references, pages=page.pages, etag=page.etag, modified=page.last_modified,
+            self.sync, references, reading=reading, etag=page.etag, modified=page.last_modified,
             fresh_for=page.fresh_for, seen=self.seen,
+            other_hashes={other.killmail_id: other.killmail_hash for other in page.other_hashes},
         )  # fmt: skip
         if added is not None:
             self.sync = added.sync
         return added
 
-    def _compare(self, page: RecentPage) -> None:
-        """ESI docs, pagination: Last-Modified is the same on all pages unless the list changed between them."""
-        if self.sync.page == 1:
-            self.etag, self.last_modified, self.moved = page.etag, page.last_modified, False
-            return
-        if self.last_modified is None:  # ESI did not say
+    def _compare(self, page: RecentPage) -> Reading:
+        """The reading with this page. ESI docs, pagination: Last-Modified is the same on all pages of one state."""
+        number = self.sync.page
+        if number == 1:
+            self.etag, self.last_modified = page.etag, page.last_modified
+        elif self.last_modified is None:  # ESI did not say
             self.last_modified = page.last_modified
-        repeats = any(reference.killmail_id in self.seen for reference in page.references)
-        self.moved |= page.past_end or repeats or page.last_modified != self.last_modified
+        modified = page.last_modified != self.last_modified and not page.past_end
+        if page.unreadable:
+            logger.warning(
+                "sync %s: page %s: left out %s malformed entries, at positions %s; the next sync reads the whole list",
+                self.sync.sync_id, number, len(page.unreadable), ", ".join(map(str, page.unreadable[:POSITIONS])),
+            )  # fmt: skip
+        return self.sync.reading.with_page(
+            Page(
+                number,
+                page.entries,
+                page.pages,
+                past_end=page.past_end,
+                unreadable=len(page.unreadable),
+                repeated=sum(reference.killmail_id in self.seen for reference in page.references),
+                changed=modified or bool(page.other_hashes),
+            )
+        )
 
-    def _is_last(self, page: RecentPage, added: ledger.PageAdded) -> bool:
-        if page.past_end or not page.references or self.sync.page > page.pages:
-            return True
-        # Only a page that is known whole, after a sync that read its list to the end, says that the rest is known. A
-        # page with killmails that do not name the pilot may be another's list: it says nothing of this one's.
-        return not self.sync.full and self.user.last_sync_complete and added.new == added.foreign == 0
+    def _is_known(self, page: RecentPage, added: ledger.PageAdded) -> bool:
+        """Whether the rest of the list is known: a page was this pilot's own before, and so was all behind it then.
+
+        That another pilot's sync stored the page says nothing about this pilot's list; nor does a page with killmails
+        that do not name the pilot, which may be another's list.
+        """
+        return not self.sync.full and self.user.last_sync_complete and added.own and not page.unreadable
 
     def _end(self, *, complete: bool) -> None:
-        if ledger.end_listing(self.sync, etag=self.etag, complete=complete, steady=not self.moved):
+        if ledger.end_listing(self.sync, etag=self.etag, complete=complete):
             finish_if_complete([self.sync.sync_id])
 
     def _end_unchanged(self, page: NotModified) -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -49,14 +49,17 @@ class MalformedError(ValueError):
     """A body is not what the route promises. The text names the field and never shows its value."""
 
 
-def decode(body: bytes) -> Any:
+def decode(body: bytes, *, lenient: bool = False) -> Any:
     """JSON within bounds: integers are signed 64-bit, numbers finite, nesting what the parser bears.
 
+    `lenient`: a number out of bounds is None in its place, for bodies whose entries are checked one by one.
     Raises MalformedError.
     """
     reason = "it is not valid JSON"
+    parse: tuple[Callable[[str], Any], ...] = (_int64, _finite, _no_constant)
+    whole, fraction, constant = map(_or_none, parse) if lenient else parse
     try:
-        return json.loads(body, parse_int=_int64, parse_float=_finite, parse_constant=_no_constant)
+        return json.loads(body, parse_int=whole, parse_float=fraction, parse_constant=constant)
     except MalformedError as error:
         reason = str(error)
     except RecursionError:
@@ -172,6 +175,18 @@ def _timestamp(value: str | None) -> float | None:
         return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+
+
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse`, with None for what it refuses."""
+
+    def parse_or_none(digits: str) -> Any:
+        try:
+            return parse(digits)
+        except MalformedError:
+            return None
+
+    return parse_or_none
 
 
 def _int64(digits: str) -> int:

@@ -89,6 +89,7 @@ class EsiClient:
     ) -> RecentPage | NotModified:
         """One page (from 1) of a character's losses and final blows of the last 90 days, up to 1,000 of them.
 
+        Malformed entries are left out and counted: see RecentPage.
         With `etag`, an unchanged page is NotModified and costs half. Raises EsiError; a 404 is EsiNotFound unless
         ESI says that the page lies past the end.
         """
@@ -99,8 +100,8 @@ class EsiClient:
         if answer.status == 304 and etag:
             return NotModified(fresh_for(answer.headers))
         if answer.status == 404 and _PAST_END in error_text(answer):
-            return RecentPage((), 1, None, fresh_for(answer.headers), None, past_end=True)
-        return _read(answer, what, lambda body: values.recent_page(body, answer.headers))
+            return RecentPage((), None, None, fresh_for(answer.headers), None, past_end=True)
+        return _read(answer, what, lambda body: values.recent_page(body, answer.headers), lenient=True)
 
     def killmail(self, killmail_id: int, killmail_hash: str, permit: Permit) -> dict[str, Any]:
         """The decoded JSON object of one killmail, whose killmail_id is the one asked for.
@@ -218,13 +219,16 @@ class _Refused(Exception):
         self.sure = sure
 
 
-def _read(answer: Answer, what: str, parse: Callable[[Any], T]) -> T:
-    """What `parse` makes of the decoded body of a 200. Raises EsiError for every other answer and a broken body."""
+def _read(answer: Answer, what: str, parse: Callable[[Any], T], *, lenient: bool = False) -> T:
+    """What `parse` makes of the decoded body of a 200. Raises EsiError for every other answer and a broken body.
+
+    `lenient`: see `decode`.
+    """
     if answer.status != 200:
         raise error_of(answer, what)
     try:
         if answer.broken:
             raise MalformedError(answer.broken)
-        return parse(decode(answer.body))
+        return parse(decode(answer.body, lenient=lenient))
     except MalformedError as error:
         raise EsiTransport(f"{what}: the answer is broken: {error}", status=200) from error

@@ -1,8 +1,8 @@
 """What ESI's routes return, as values, checked field by field.
 
 Pure. The invariant: a value that exists is within the bounds written here; a body that is not raises MalformedError
-with the field's name. One broken entry in a list of killmails breaks the answer, because a list that lacks an entry
-would be taken for whole; one broken name is left out, because it would keep the others from being named.
+with the field's name. A malformed entry in a list of killmails is left out and counted (`RecentPage.unreadable`), so
+that the others are stored and the reader knows that the list is not whole; a malformed name is left out.
 The shapes are those of the OpenAPI document of 2026-08-18.
 """
 
@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esi.answers import MalformedError, fresh_for, integer, objects, text
+from esi.answers import INT64_MAX, MalformedError, fresh_for, integer, objects, text
 
 #: Ids a POST /universe/names takes (OpenAPI: maxItems).
 MAX_NAMES = 1000
 #: X-Pages believed; 1,000 killmails a page.
 MAX_PAGES = 10_000
-#: References on one page (Swagger: maxItems 1000), with room for a larger page.
+#: References on one page (Swagger: maxItems 1000), with room for a larger page. Those after it are not read.
 MAX_REFERENCES = 10_000
 #: Characters of a name. Far above any name in the game; a wall against what is not one.
 MAX_NAME = 500
@@ -40,6 +40,9 @@ CATEGORIES = frozenset(
 )
 
 _HASH = re.compile(r"[0-9a-f]{40}")
+#: ESI lists lower-case digits. A SHA-1 in capitals is the same number, and asked for in lower case.
+_ANY_CASE_HASH = re.compile(r"[0-9a-fA-F]{40}")
+_PAGES = re.compile(r"[0-9]{1,6}")
 _ETAG = re.compile(r"[\x20-\x7e]{1,256}")
 
 
@@ -58,16 +61,21 @@ class Reference:
 class RecentPage:
     """One page of a list, in ESI's order, no killmail_id twice.
 
-    `pages`: how many there are now. `fresh_for`: seconds until asking again can tell something new. `past_end`: the
-    page lies behind the end of the list, or the list is empty.
+    `pages`: how many there are now; None where ESI does not say. `fresh_for`: seconds until asking again can tell
+    something new. `past_end`: the page lies behind the end of the list, or the list is empty. `other_hashes`: of an id
+    that stands on the page again with another hash, that one. `unreadable`: the positions (from 0) of entries that are
+    no reference. `entries`: how long the page is, with those and with ids that are repeated.
     """
 
     references: tuple[Reference, ...]
-    pages: int
+    pages: int | None
     etag: str | None
     fresh_for: float
     last_modified: str | None
     past_end: bool = False
+    other_hashes: tuple[Reference, ...] = ()
+    unreadable: tuple[int, ...] = ()
+    entries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +117,27 @@ def is_killmail_hash(value: object) -> bool:
 
 
 def recent_page(body: Any, headers: Mapping[str, str]) -> RecentPage:
-    """One page of a list from its decoded body and its answer's headers."""
+    """One page of a list from its decoded body and its answer's headers. Raises MalformedError if it is no list."""
+    if type(body) is not list:
+        raise MalformedError("references is not a list")
+    first: dict[int, Reference] = {}
+    other: dict[int, Reference] = {}
+    unreadable = list(range(MAX_REFERENCES, len(body)))
+    for position, entry in enumerate(body[:MAX_REFERENCES]):
+        reference = _reference(entry)
+        if reference is None:
+            unreadable.append(position)
+        elif first.setdefault(reference.killmail_id, reference) != reference:
+            other.setdefault(reference.killmail_id, reference)
     return RecentPage(
-        references=_references(body),
+        references=tuple(first.values()),
         pages=_pages(headers),
         etag=_etag(headers),
         fresh_for=fresh_for(headers),
         last_modified=headers.get("Last-Modified"),
+        other_hashes=tuple(other.values()),
+        unreadable=tuple(sorted(unreadable)),
+        entries=len(body),
     )
 
 
@@ -183,25 +205,24 @@ def prices(body: Any) -> dict[int, float]:
     return by_type
 
 
-def _references(body: Any) -> tuple[Reference, ...]:
-    entries = objects(body, "references")
-    if len(entries) > MAX_REFERENCES:
-        raise MalformedError(f"references has more than {MAX_REFERENCES} entries")
-    by_id: dict[int, Reference] = {}
-    for position, entry in enumerate(entries):
-        killmail_id = integer(entry.get("killmail_id"), f"references[{position}].killmail_id")
-        killmail_hash = entry.get("killmail_hash")
-        if not is_killmail_hash(killmail_hash):
-            raise MalformedError(f"references[{position}].killmail_hash is not 40 lower-case hexadecimal digits")
-        by_id.setdefault(killmail_id, Reference(killmail_id, str(killmail_hash)))
-    return tuple(by_id.values())
+def _reference(entry: Any) -> Reference | None:
+    """The reference in an entry of a list, its hash in lower case; None for an entry that is malformed."""
+    if type(entry) is not dict:
+        return None
+    killmail_id, killmail_hash = entry.get("killmail_id"), entry.get("killmail_hash")
+    if type(killmail_id) is not int or not 1 <= killmail_id <= INT64_MAX:
+        return None
+    if not isinstance(killmail_hash, str) or not _ANY_CASE_HASH.fullmatch(killmail_hash):
+        return None
+    return Reference(killmail_id, killmail_hash.lower())
 
 
-def _pages(headers: Mapping[str, str]) -> int:
-    value = headers.get("X-Pages", "1").strip()
-    if not re.fullmatch(r"[0-9]{1,6}", value):
-        raise MalformedError("X-Pages is not a number")
-    return integer(max(int(value), 1), "X-Pages", most=MAX_PAGES)  # an empty list may well have no page
+def _pages(headers: Mapping[str, str]) -> int | None:
+    """X-Pages; None where it is missing, no number or out of bounds."""
+    value = headers.get("X-Pages", "").strip()
+    if not _PAGES.fullmatch(value) or int(value) > MAX_PAGES:
+        return None
+    return max(int(value), 1)  # an empty list may well have no page
 
 
 def _etag(headers: Mapping[str, str]) -> str | None:

@@ -22,6 +22,7 @@ from ledger.dispatching import (
 )
 from ledger.fetching import Claim, Settled, claim, defer, give_back, lease_ends, reject, release, settle, show_waiting
 from ledger.finishing import Finished, Progress, finalize, finish_unchanged, ready_to_finish, sync_progress
+from ledger.hashes import try_other_hash
 from ledger.listing import (
     ClaimedSync,
     PageAdded,
@@ -88,6 +89,7 @@ __all__ = [
     "sync_progress",
     "syncs_to_send",
     "take_back_expired",
+    "try_other_hash",
     "unlink",
     "upcoming",
     "wait_with_sync",

@@ -40,8 +40,9 @@ def repeat_if_deleted(transaction: Callable[P, R]) -> Callable[P, R]:
     return repeat
 
 
-def link(user_id: int, killmail_ids: Collection[int], stored: Collection[int], now: datetime) -> set[int]:
-    """Link a page of the user's list; `stored` are those of it that are stored. Returns the foreign ones of these.
+def link(user_id: int, killmail_ids: Collection[int], stored: Collection[int], now: datetime) -> tuple[int, set[int]]:
+    """Link a page of the user's list; `stored` are those of it that are stored. Returns how many links are new, and the
+    foreign ones of the stored.
 
     Call it after the ledger rows of the rest are locked: until the commit nothing here is deleted by an unlink. Raises
     KillmailsDeleted.
@@ -50,13 +51,13 @@ def link(user_id: int, killmail_ids: Collection[int], stored: Collection[int], n
     # What is linked already was checked when it was stored, or linked: a page of known killmails costs no check.
     unchecked = sorted(missing & set(stored))
     foreign = _foreign(user_id, unchecked) if unchecked else set()
-    insert_rows(
+    linked = insert_rows(
         "user_killmails",
         ("user_id", "killmail_id", "linked_at"),
         [(user_id, killmail_id, now) for killmail_id in sorted(missing - foreign)],
         "ON CONFLICT DO NOTHING",
     )
-    return foreign
+    return linked, foreign
 
 
 def withdraw_foreign(killmail: Killmail) -> list[int]:

@@ -6,7 +6,7 @@ thought dead finds another time in the row and writes nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from database import as_datetime, db, execute, insert_rows, lock_clause, placeholders, utcnow
 from ledger.forgetting import forget_ended
 from ledger.links import link, repeat_if_deleted
+from ledger.reading import NOTHING_READ, Reading
 from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
     FAILED_SYNC_BACKOFF,
@@ -40,6 +41,7 @@ class ClaimedSync:
     page_one_etag: str | None = None
     page_one_modified: str | None = None
     wanted: int = 0  # killmails listed so far that are not stored: the place of the next one among them
+    reading: Reading = NOTHING_READ  # what the pages before have in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class PageAdded:
     sync: ClaimedSync
     new: int
     known: int
+    own: bool  # each killmail of the page is stored, and was linked to this user before
     written: bool  # false: the sync was sent back to page 1 meanwhile (a full sync was asked for)
     foreign: int = 0  # of the known: they are stored, and do not name the pilot
 
@@ -67,17 +70,21 @@ def claim_sync(sync_id: int) -> ClaimedSync | None:
             WHERE id = ? AND (waiting_until IS NULL OR waiting_until <= ?)
               AND (state = 'QUEUED' OR (state = 'LISTING' AND (claimed_until IS NULL OR claimed_until < ?)))
             RETURNING user_id, trigger, priority, "full", next_page, attempts, started_at,
-                      page_one_etag, page_one_modified
+                      page_one_etag, page_one_modified, pages, largest_page, list_moved, unreadable_entries
             """,
             (lease, now, sync_id, now, now),
         ).fetchone()
         if row is None:
             return None
-        user_id, trigger, priority, full, page, attempts, started_at, etag, modified = row
+        user_id, trigger, priority, full, page, attempts, started_at, etag, modified, *so_far = row
         if page == 1 and as_datetime(started_at) != now:
             # Taken up again from the start: what it waited for is counted, and waited for, anew.
             execute("DELETE FROM sync_items WHERE sync_id = ?", (sync_id,))
-    return ClaimedSync(sync_id, user_id, trigger, priority, bool(full), page, attempts, lease, etag, modified)
+    pages, largest_page, moved, unreadable = so_far
+    reading = NOTHING_READ if page == 1 else Reading(pages, largest_page, bool(moved), unreadable)
+    return ClaimedSync(
+        sync_id, user_id, trigger, priority, bool(full), page, attempts, lease, etag, modified, reading=reading
+    )
 
 
 def priority_of(sync_id: int) -> int:
@@ -103,17 +110,20 @@ def add_page(
     sync: ClaimedSync,
     references: Sequence[tuple[int, str]],
     *,
-    pages: int,
+    reading: Reading,
     etag: str | None,
     modified: str | None = None,
     fresh_for: float = 0.0,
     seen: set[int],
+    other_hashes: Mapping[int, str] | None = None,
 ) -> PageAdded | None:
     """Write down one page of the list: links, what is to be fetched, and the page to go on with, in one transaction.
 
-    `etag` and `modified` are kept of page 1, for whoever reads on, should this worker not.
+    `etag` and `modified` are kept of page 1, and `reading` of all pages including this one, for the worker that reads
+    on, should this one not.
     `fresh_for`: seconds for which ESI's cache answers this page as it is; asking for page 1 again before is pointless.
     `seen` holds the ids this reading of the list has met; those are not counted twice when the list moves under it.
+    `other_hashes`: the second hash of an id that is listed with two.
     None: the lease is lost, and nothing was written.
     """
     with db.atomic():
@@ -125,61 +135,66 @@ def add_page(
             seen.clear()
             execute("UPDATE syncs SET found = 0, skipped = 0 WHERE id = ?", (sync.sync_id,))
             execute("DELETE FROM sync_items WHERE sync_id = ?", (sync.sync_id,))
-            return PageAdded(current, 0, 0, written=False)
+            return PageAdded(current, 0, 0, own=False, written=False)
         began = utcnow()
         hashes = dict(references)
         ids = list(hashes)
-        unknown, foreign = _write_down(current, hashes)
+        linked, unknown, foreign = _write_down(current, hashes, other_hashes or {})
         fresh = [killmail_id for killmail_id in ids if killmail_id not in seen]
         known = sum(1 for killmail_id in fresh if killmail_id not in unknown)
         lease = utcnow() + LIST_LEASE
         execute(
             """
-            UPDATE syncs SET next_page = ?, pages = ?, found = found + ?, skipped = skipped + ?, claimed_until = ?,
-                             attempts = 0, page_one_etag = CASE WHEN ? = 1 THEN ? ELSE page_one_etag END,
+            UPDATE syncs SET next_page = ?, found = found + ?, skipped = skipped + ?, claimed_until = ?, attempts = 0,
+                             pages = ?, largest_page = ?, list_moved = ?, unreadable_entries = ?,
+                             page_one_etag = CASE WHEN ? = 1 THEN ? ELSE page_one_etag END,
                              page_one_modified = CASE WHEN ? = 1 THEN ? ELSE page_one_modified END,
                              started_at = CASE WHEN ? = 1 THEN ? ELSE started_at END
             WHERE id = ?
             """,
             (
-                *(sync.page + 1, pages, len(fresh), known, lease),
+                *(sync.page + 1, len(fresh), known, lease),
+                *(reading.pages, reading.largest_page, reading.moved, reading.unreadable),
                 *(sync.page, etag, sync.page, modified, sync.page, began),
                 sync.sync_id,
             ),
         )
         if sync.page == 1:
-            fresh_until = utcnow() + timedelta(seconds=fresh_for)
-            execute("UPDATE users SET list_fresh_until = ? WHERE id = ?", (fresh_until, sync.user_id))
+            execute(
+                """UPDATE users SET list_fresh_until = ?, list_read_at = ?,
+                       list_changed_at = CASE WHEN ? > 0 THEN ? ELSE list_changed_at END WHERE id = ?""",
+                (utcnow() + timedelta(seconds=fresh_for), began, linked, began, sync.user_id),
+            )
+    own = bool(ids) and not (linked or unknown or foreign) and len(fresh) == len(ids)
     seen.update(ids)
     after = ClaimedSync(
-        sync.sync_id, sync.user_id, sync.trigger, current.priority, current.full, sync.page + 1, 0, lease
-    )
-    return PageAdded(after, new=len(unknown), known=len(ids) - len(unknown), written=True, foreign=len(foreign))
+        sync.sync_id, sync.user_id, sync.trigger, current.priority, current.full, sync.page + 1, 0, lease,
+        reading=reading,
+    )  # fmt: skip
+    new = len(unknown)
+    return PageAdded(after, new, known=len(ids) - new, own=own, written=True, foreign=len(foreign))
 
 
-def end_listing(
-    sync: ClaimedSync, *, etag: str | None, complete: bool, steady: bool = True, fresh_for: float | None = None
-) -> bool:
+def end_listing(sync: ClaimedSync, *, etag: str | None, complete: bool, fresh_for: float | None = None) -> bool:
     """LISTING -> FETCHING: the list was read as far as it had to be. False: the lease is lost.
 
     `complete` is false where SYNC_MAX_PAGES cut the list: then the next sync must not stop early, and the ETag must
-    not skip it. `steady` is false where the list changed while it was read: likewise, but nothing was cut.
+    not skip it. The same holds where the reading is not steady: the list changed while it was read, or some entries
+    could not be read; but nothing was cut. None of this is a failure: what was read is fetched and the sync finishes.
     `fresh_for` (seconds, see `add_page`) is for a list that was unchanged: no page of it was added.
     """
     now = utcnow()
-    cut = None if complete else "the list is longer than SYNC_MAX_PAGES allows; its end was not read"
+    whole = complete and sync.reading.steady
     with db.atomic():
         current = _locked_sync(sync)
         if current is None:
             return False
         execute(
-            """UPDATE syncs SET state = 'FETCHING', claimed_until = NULL, error = ?, "full" = ? WHERE id = ?""",
-            (cut, sync.full, sync.sync_id),
+            """UPDATE syncs SET state = 'FETCHING', claimed_until = NULL, error = ?, "full" = ?,
+                                pages = COALESCE(pages, CASE WHEN next_page > 1 THEN next_page - 1 END) WHERE id = ?""",
+            (_what_is_missing(sync.reading, complete=complete), sync.full, sync.sync_id),
         )
-        changes: dict[str, Any] = {
-            "list_etag": etag if complete and steady else None,
-            "last_sync_complete": complete and steady,
-        }
+        changes: dict[str, Any] = {"list_etag": etag if whole else None, "last_sync_complete": whole}
         if fresh_for is not None:
             changes["list_fresh_until"] = now + timedelta(seconds=fresh_for)
         if sync.full and complete:
@@ -189,6 +204,17 @@ def end_listing(
             changes["full_requested"] = True
         User.update(**changes).where(User.id == sync.user_id).execute()
     return True
+
+
+def _what_is_missing(reading: Reading, *, complete: bool) -> str | None:
+    """What the sync's page tells the pilot of a list that was not read whole; None for one that was."""
+    parts = []
+    if reading.unreadable:
+        entries = "1 entry" if reading.unreadable == 1 else f"{reading.unreadable} entries"
+        parts.append(f"{entries} of the list could not be read; the next sync reads the whole list again")
+    if not complete:
+        parts.append("the list is longer than SYNC_MAX_PAGES allows; its end was not read")
+    return "; ".join(parts) or None
 
 
 def wait_with_sync(sync: ClaimedSync, until: datetime, reason: str, *, failed: bool = False) -> bool:
@@ -264,21 +290,26 @@ def _locked_sync(sync: ClaimedSync) -> ClaimedSync | None:
     )  # fmt: skip
 
 
-def _write_down(sync: ClaimedSync, hashes: dict[int, str]) -> tuple[set[int], set[int]]:
-    """Links, ledger rows and items of one page; returns the ids that are not stored, and the foreign ones that are."""
+def _write_down(
+    sync: ClaimedSync, hashes: dict[int, str], other_hashes: Mapping[int, str]
+) -> tuple[int, set[int], set[int]]:
+    """Links, ledger rows and items of one page.
+
+    Returns how many links are new, the ids that are not stored, and the foreign ones that are.
+    """
     if not hashes:
-        return set(), set()
+        return 0, set(), set()
     now = utcnow()
     stored = _stored(list(hashes))
     unknown = sorted(hashes.keys() - stored)
     if unknown:
-        _want(sync, unknown, hashes, now)
+        _want(sync, unknown, hashes, other_hashes, now)
         # The rows are locked now. What another worker stored since the look above has no row to come back as.
         raced = _stored(unknown)
         if raced:
             execute(f"DELETE FROM ledger WHERE killmail_id IN ({placeholders(raced)})", sorted(raced))
         stored |= raced
-    foreign = link(sync.user_id, hashes, stored, now)
+    linked, foreign = link(sync.user_id, hashes, stored, now)
     wanted = [killmail_id for killmail_id in unknown if killmail_id not in stored]
     insert_rows(
         "sync_items",
@@ -286,7 +317,7 @@ def _write_down(sync: ClaimedSync, hashes: dict[int, str]) -> tuple[set[int], se
         [(sync.sync_id, killmail_id) for killmail_id in wanted],
         "ON CONFLICT DO NOTHING",
     )
-    return set(wanted), foreign
+    return linked, set(wanted), foreign
 
 
 def _stored(ids: Sequence[int]) -> set[int]:
@@ -294,7 +325,9 @@ def _stored(ids: Sequence[int]) -> set[int]:
     return {killmail_id for (killmail_id,) in rows.fetchall()}
 
 
-def _want(sync: ClaimedSync, ids: Sequence[int], hashes: dict[int, str], now: datetime) -> None:
+def _want(
+    sync: ClaimedSync, ids: Sequence[int], hashes: dict[int, str], other_hashes: Mapping[int, str], now: datetime
+) -> None:
     """One ledger row a killmail, shared: a row that exists is raised, and given a fresh try where somebody asked.
 
     `ids` is in ascending order. The newest killmail has the first turn, and the next page goes on counting. A shared
@@ -304,18 +337,21 @@ def _want(sync: ClaimedSync, ids: Sequence[int], hashes: dict[int, str], now: da
         f"ledger.state = 'deferred' OR (ledger.state <> 'rejected' AND ledger.attempts >= {ATTEMPTS_BEFORE_DEFERRED})"
     )
     retry = given_up if sync.priority >= INTERACTIVE_PRIORITY else "FALSE"
-    # Rejected rows come back where ESI now lists another hash; and for a full sync, whoever asked for it, once: the
-    # refusals stay counted, so that one more rejects the row again.
-    other_hash = "(ledger.state = 'rejected' AND ledger.killmail_hash <> excluded.killmail_hash)"
+    # Rejected rows come back where ESI now lists a hash that was not tried; and for a full sync, whoever asked for it,
+    # once: the refusals stay counted, so that one more rejects the row again.
+    untried = " OR ".join(f"({_is_untried(column)})" for column in ("killmail_hash", "other_hash"))
+    other_hash = f"(ledger.state = 'rejected' AND ({untried}))"
     anew = f"(({retry}) OR {other_hash})"
     fresh = f"({anew} OR ledger.state = 'rejected')" if sync.full else anew
+    # A row keeps two hashes, the newest of those that ESI lists; which of them goes first is settled by refusals.
+    columns = ("killmail_id", "killmail_hash", "other_hash", "priority", "state", "attempts", "refusals", "created_at")
     last = sync.wanted + len(ids) - 1
     insert_rows(
         "ledger",
-        ("killmail_id", "killmail_hash", "priority", "state", "attempts", "refusals", "created_at", "turn"),
+        (*columns, "turn"),
         [
-            (killmail_id, hashes[killmail_id], sync.priority, "pending", 0, 0, now, last - place)
-            for place, killmail_id in enumerate(ids)
+            (each, hashes[each], other_hashes.get(each), sync.priority, "pending", 0, 0, now, last - place)
+            for place, each in enumerate(ids)
         ],
         f"""
         ON CONFLICT (killmail_id) DO UPDATE SET
@@ -326,7 +362,20 @@ def _want(sync: ClaimedSync, ids: Sequence[int], hashes: dict[int, str], now: da
             refusals = CASE WHEN {other_hash} THEN 0 WHEN ({retry}) AND ledger.refusals > 0 THEN 1
                             ELSE ledger.refusals END,
             not_before = CASE WHEN {fresh} THEN NULL ELSE ledger.not_before END,
-            killmail_hash = CASE WHEN {fresh} THEN excluded.killmail_hash ELSE ledger.killmail_hash END,
+            killmail_hash = CASE WHEN {fresh} AND {_is_untried("killmail_hash")} THEN excluded.killmail_hash
+                                 ELSE ledger.killmail_hash END,
+            other_hash = CASE WHEN {fresh} AND {_is_untried("killmail_hash")} THEN ledger.killmail_hash
+                              WHEN {_is_untried("killmail_hash")} THEN excluded.killmail_hash
+                              WHEN {_is_untried("other_hash")} THEN excluded.other_hash
+                              ELSE ledger.other_hash END,
             state = CASE WHEN {fresh} AND ledger.state IN ('deferred', 'rejected') THEN 'pending' ELSE ledger.state END
         """,
+    )
+
+
+def _is_untried(column: str) -> str:
+    """SQL: the page brings a hash that the row does not hold yet."""
+    return (
+        f"(excluded.{column} IS NOT NULL AND excluded.{column} <> ledger.killmail_hash "
+        f"AND (ledger.other_hash IS NULL OR excluded.{column} <> ledger.other_hash))"
     )

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 import ledger
 from database import execute, utcnow
 from ledger import Outcome
+from ledger.reading import Reading
 from models import Trigger
 from tests.properties.model import Model, Pilot
 from tests.properties.table import TwoConnections, wipe
@@ -246,7 +247,7 @@ class Lists(RuleBasedStateMachine):
 
     def _add_page(self, reader: Reader, ids: list[int]) -> ledger.PageAdded | None:
         added: ledger.PageAdded | None = self.do(
-            ledger.add_page, reader.sync, references(ids), pages=1, etag=ETAG, seen=reader.seen
+            ledger.add_page, reader.sync, references(ids), reading=Reading(pages=1), etag=ETAG, seen=reader.seen
         )
         return added
 

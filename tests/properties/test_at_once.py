@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import ledger
 from database import execute, utcnow
 from ledger import Allowed
+from ledger.reading import Reading
 from models import Fetch, Sync, SyncState, Trigger
 from tests.properties.budget import budget
 from tests.properties.stepping import interleave
@@ -69,7 +70,7 @@ class Scene:
         self.claims = [claim for claim in held if claim.killmail_id in NEXT_PAGE] or held or self.claims
 
     def _page(self, sync: ledger.ClaimedSync, ids: list[int]) -> ledger.ClaimedSync:
-        added = ledger.add_page(sync, references(ids), pages=2, etag=ETAG, seen=set())
+        added = ledger.add_page(sync, references(ids), reading=Reading(pages=2), etag=ETAG, seen=set())
         assert added is not None
         return added.sync
 
@@ -96,7 +97,7 @@ class Scene:
     # What may happen at once
 
     def read_on(self, at: int) -> None:
-        added = ledger.add_page(self.reader, references(NEXT_PAGE), pages=2, etag=ETAG, seen={3, 4})
+        added = ledger.add_page(self.reader, references(NEXT_PAGE), reading=Reading(pages=2), etag=ETAG, seen={3, 4})
         if added is not None and added.written and at % 2:
             self._finish_if(ledger.end_listing(added.sync, etag=ETAG, complete=True), [added.sync.sync_id])
 

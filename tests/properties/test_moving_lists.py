@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import takewhile
 from typing import Any
@@ -28,6 +28,7 @@ from actors.users import ListReader
 from database import utcnow
 from esi.limiter import Allowance
 from esi.values import NotModified, RecentPage, Reference
+from ledger.storing import store
 from models import Trigger, User
 from settings import KILLMAIL_SCOPE, Settings
 from tests.properties.budget import budget
@@ -47,6 +48,8 @@ class FakeEsi:
     page_size: int
     before_page: Callable[[], None] = lambda: None
     version: int = 0
+    #: Of a page's number: what is wrong with it.
+    odd: dict[int, str] = field(default_factory=dict)
 
     def connect(self) -> None:
         """There is nothing to connect to."""
@@ -64,12 +67,36 @@ class FakeEsi:
         pages = max(1, -(-len(self.listed) // self.page_size))
         ids = self.listed[(page - 1) * self.page_size : page * self.page_size]
         if not ids and page > 1:
-            return RecentPage((), 1, None, 0.0, None, past_end=True)
+            return RecentPage((), None, None, 0.0, None, past_end=True)
         own_etag = hashlib.sha1(repr((page, ids)).encode()).hexdigest()
         if etag == own_etag:
             return NotModified(0.0)
         references = tuple(Reference(each, hash_of(each)) for each in ids)
-        return RecentPage(references, pages, own_etag, 0.0, f"version {self.version}")
+        page_as_it_is = RecentPage(references, pages, own_etag, 0.0, f"version {self.version}", entries=len(references))
+        return self._spoiled(page_as_it_is, self.odd.get(page, ""))
+
+    def _spoiled(self, page: RecentPage, kind: str) -> RecentPage:
+        """The page as it is shown where something is wrong with it. Last-Modified says nothing of it."""
+        match kind:
+            case "empty":
+                return replace(page, references=(), entries=0)
+            case "lacks one":
+                return replace(page, references=page.references[1:], entries=max(0, page.entries - 1))
+            case "malformed":
+                left_out = tuple(range(len(page.references[:1])))
+                return replace(page, references=page.references[1:], unreadable=left_out)
+            case "no X-Pages":
+                return replace(page, pages=None)
+            case "fewer pages":
+                return replace(page, pages=max(1, (page.pages or 1) - 1))
+            case "page one":
+                first = self.listed[: self.page_size]
+                return replace(page, references=tuple(Reference(each, hash_of(each)) for each in first))
+            case "two hashes":
+                return replace(
+                    page, other_hashes=tuple(Reference(one.killmail_id, "0" * 40) for one in page.references)
+                )
+        return page
 
 
 class OpenRoad:
@@ -109,6 +136,10 @@ class Reading:
         ListReader(claimed).read()
         store_all()
         assert ledger.finalize(asked.sync_id, COOLDOWN) is not None, "every sync ends"
+
+    @property
+    def user_now(self) -> User:
+        return User.get_by_id(self.user.id)
 
     @property
     def missing(self) -> set[int]:
@@ -224,6 +255,50 @@ def test_whatever_a_list_did_between_its_pages_one_more_sync_brings_all(esi, sta
     reading.sync()
     reading.changes = []
     reading.sync()
+    assert not reading.missing
+
+
+KINDS = ("lacks one", "empty", "malformed", "no X-Pages", "page one", "two hashes", "fewer pages")
+#: Of a list of twelve at most, whose pages hold one to four. What page 1 lacks, and what the last page lacks, nothing
+#: but another reading can tell.
+odds = st.dictionaries(st.integers(1, 12), st.sampled_from(KINDS), max_size=4)
+
+
+@given(start=starts, size=sizes, odd=odds, at_once=st.booleans())
+@budget(examples=150)
+def test_whatever_was_wrong_with_a_lists_pages_one_more_sync_brings_all(esi, start, size, odd, at_once):
+    last = max(1, -(-len(start) // size))
+    odd = {page: kind for page, kind in odd.items() if not hides_it(kind, page, last)}
+    fake = esi(FakeEsi(start, size, odd=odd))
+    reading = Reading(fake, stores_at_once=at_once)
+    reading.sync()
+    fake.odd = {}
+    reading.sync()
+    assert not reading.missing
+    # Now the list is known: nothing more is asked for
+    reading.sync()
+    assert reading.user_now.last_sync_complete
+
+
+def hides_it(kind: str, page: int, last: int) -> bool:
+    """Whether a page of this kind looks like an unspoiled one of a shorter list."""
+    if kind in ("lacks one", "fewer pages"):
+        return page == 1 or page == last
+    return kind == "empty" and page == last == 1
+
+
+@given(start=starts, size=sizes, grown=st.integers(1, 8), at_once=st.booleans())
+@budget(examples=60)
+def test_what_another_pilots_sync_stored_hides_nothing_of_ones_own_list(esi, start, size, grown, at_once):
+    # Given a pilot whose whole list is known, and who has fought since, in part beside another pilot
+    reading = Reading(esi(FakeEsi(start, size)), stores_at_once=at_once)
+    reading.sync()
+    reading.esi.change(_grow(grown))
+    for killmail_id in reading.esi.listed[: size + 1]:
+        store(make_killmail(killmail_id), hash_of(killmail_id))
+    # When the list is read only as far as needed
+    reading.sync()
+    # Then nothing is missing
     assert not reading.missing
 
 

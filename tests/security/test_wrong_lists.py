@@ -16,6 +16,7 @@ import events
 import ledger
 from database import db
 from events import KillmailStored
+from ledger.reading import Reading
 from models import Killmail, Trigger, User
 from tests.api.socket_client import Client
 from tests.security.asking import ask, data
@@ -46,7 +47,7 @@ def read_wrong_list(user: User) -> None:
     sync = ledger.claim_sync(asked.sync_id)
     assert sync is not None
     references = [(each, hash_of(each)) for each in (THEIRS, SHARED)]
-    added = ledger.add_page(sync, references, pages=1, etag=None, seen=set())
+    added = ledger.add_page(sync, references, reading=Reading(pages=1), etag=None, seen=set())
     assert added is not None
     assert ledger.end_listing(added.sync, etag=None, complete=True)
 

@@ -38,7 +38,8 @@ from tests.unit.ledger.world import (
 COOLDOWN = timedelta(minutes=15)
 #: Times that say when something was, and that nothing waits for.
 PAST = {
-    *("users.expires_at", "users.last_killmail_sync_at", "users.created_at", "user_killmails.linked_at"),
+    *("users.expires_at", "users.last_killmail_sync_at", "users.created_at", "users.list_changed_at"),
+    "user_killmails.linked_at",
     *(
         "syncs.queued_at",
         "syncs.refused_since",

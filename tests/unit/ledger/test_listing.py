@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
 
 import ledger
 from database import execute, utcnow
+from ledger.reading import Reading
 from ledger.rules import FAILED_SYNC_BACKOFF, LIST_LEASE
 from models import SyncState, Trigger, User
 from tests.unit.ledger.world import (
@@ -75,7 +77,7 @@ def test_who_lost_the_lease_writes_nothing_more(user):
     lose_leases()
     quick = claimed(slow.sync_id)
     before = _everything()
-    assert ledger.add_page(slow, references([1, 2]), pages=1, etag=ETAG, seen=set()) is None
+    assert ledger.add_page(slow, references([1, 2]), reading=Reading(pages=1), etag=ETAG, seen=set()) is None
     assert not ledger.end_listing(slow, etag=ETAG, fresh_for=300, complete=True)
     assert not ledger.wait_with_sync(slow, utcnow() + HOUR, "no", failed=True)
     assert not ledger.fail_sync(slow.sync_id, "no", lease=slow.lease)
@@ -88,7 +90,7 @@ def test_a_lease_that_ran_out_but_was_not_taken_writes_nothing_once_the_tick_saw
     slow = reading(user)
     lose_leases()
     ledger.syncs_to_send()
-    assert ledger.add_page(slow, references([1]), pages=1, etag=ETAG, seen=set()) is None
+    assert ledger.add_page(slow, references([1]), reading=Reading(pages=1), etag=ETAG, seen=set()) is None
     assert ledger_ids() == set()
 
 
@@ -97,7 +99,7 @@ def test_a_lost_lease_leaves_seen_alone(user):
     lose_leases()
     claimed(slow.sync_id)
     seen: set[int] = set()
-    ledger.add_page(slow, references([1]), pages=1, etag=ETAG, seen=seen)
+    ledger.add_page(slow, references([1]), reading=Reading(pages=1), etag=ETAG, seen=seen)
     assert seen == set()
 
 
@@ -106,13 +108,13 @@ def test_each_page_extends_the_lease_and_only_the_newest_counts(user):
     second = add_page(first, [1], pages=3).sync
     assert second.lease > first.lease
     assert sync_row(first.sync_id).claimed_until == second.lease
-    assert ledger.add_page(first, references([2]), pages=3, etag=None, seen=set()) is None
+    assert ledger.add_page(first, references([2]), reading=Reading(pages=3), etag=None, seen=set()) is None
 
 
 def test_a_user_who_left_stops_the_reading(user):
     sync = reading(user)
     ledger.unlink(user.id)
-    assert ledger.add_page(sync, references([1]), pages=1, etag=None, seen=set()) is None
+    assert ledger.add_page(sync, references([1]), reading=Reading(pages=1), etag=None, seen=set()) is None
     assert not ledger.end_listing(sync, etag=None, fresh_for=0, complete=True)
     assert not ledger.wait_with_sync(sync, utcnow(), "no")
     assert not ledger.fail_sync(sync.sync_id, "no")
@@ -136,11 +138,13 @@ def test_the_end_of_the_list_is_what_the_next_sync_relies_on(user):
 def test_esis_cache_is_respected_from_page_one_on(user):
     """A sync that is killed after page 1 must not make the next one ask for it before ESI has anything new."""
     sync = reading(user)
-    first = ledger.add_page(sync, references([2]), pages=2, etag=ETAG, fresh_for=300, seen=set())
+    first = ledger.add_page(sync, references([2]), reading=Reading(pages=2), etag=ETAG, fresh_for=300, seen=set())
     assert first is not None
     fresh_until = user_row(user).list_fresh_until
     assert utcnow() + timedelta(seconds=290) < fresh_until < utcnow() + timedelta(seconds=301)
-    second = ledger.add_page(first.sync, references([1]), pages=2, etag=None, fresh_for=9000, seen=set())
+    second = ledger.add_page(
+        first.sync, references([1]), reading=Reading(pages=2), etag=None, fresh_for=9000, seen=set()
+    )
     assert second is not None
     assert ledger.end_listing(second.sync, etag=ETAG, complete=True)
     assert user_row(user).list_fresh_until == fresh_until
@@ -274,3 +278,41 @@ def _everything() -> list[object]:
     """All that a page, an end, a wait or a failure would change."""
     tables = ("syncs", "ledger", "sync_items", "user_killmails", "users")
     return [execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables]
+
+
+@pytest.mark.parametrize(
+    ("so_far", "complete", "error"),
+    [
+        (Reading(pages=1), True, None),
+        (Reading(pages=1, moved=True), True, None),
+        (Reading(pages=1, unreadable=1), True, "1 entry of the list could not be read"),
+        (Reading(pages=1, unreadable=2), True, "2 entries of the list could not be read"),
+        (Reading(pages=9, unreadable=2), False, "2 entries of the list could not be read.*SYNC_MAX_PAGES"),
+        (Reading(pages=9), False, "^the list is longer than SYNC_MAX_PAGES"),
+    ],
+)
+def test_a_list_that_was_not_seen_whole_keeps_no_etag_and_says_what_it_lacks(user, so_far, complete, error):
+    sync = reading(user, full=True)
+    added = ledger.add_page(sync, references([1]), reading=so_far, etag=ETAG, seen=set())
+    assert added is not None
+    assert ledger.end_listing(added.sync, etag=ETAG, complete=complete)
+    whole = complete and so_far.steady
+    after = user_row(user)
+    assert (after.last_sync_complete, after.list_etag) == (whole, ETAG if whole else None)
+    told = sync_row(sync.sync_id)
+    assert told.state == SyncState.FETCHING
+    assert told.error is None if error is None else re.search(error, told.error)
+    full_read = after.last_full_sync_at is not None and after.last_full_sync_at > utcnow() - HOUR / 2
+    assert full_read == complete, "what was left out is not healed by reading it again as a full sync"
+
+
+def test_when_page_one_was_read_and_last_brought_something_new(user):
+    sync = reading(user)
+    add_page(sync, [1, 2])
+    first = user_row(user)
+    assert first.list_read_at == first.list_changed_at == sync_row(sync.sync_id).started_at
+    execute("UPDATE syncs SET state = 'FINISHED', finished_at = started_at")
+    add_page(claimed(opened(user, force=True)), [1, 2])
+    again = user_row(user)
+    assert again.list_read_at > first.list_read_at
+    assert again.list_changed_at == first.list_changed_at

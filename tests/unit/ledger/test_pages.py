@@ -8,6 +8,7 @@ import pytest
 
 import ledger
 from database import execute, utcnow
+from ledger.reading import Reading
 from models import Fetch, Trigger, UserKillmail
 from tests.unit.ledger.world import (
     COOLDOWN,
@@ -75,7 +76,7 @@ def test_an_empty_page_is_one_too(user):
 
 def test_only_page_one_has_the_etag(user):
     sync = add_page(reading(user), [2], pages=2).sync
-    assert ledger.add_page(sync, [(1, hash_of(1))], pages=2, etag="page two", seen=set())
+    assert ledger.add_page(sync, [(1, hash_of(1))], reading=Reading(pages=2), etag="page two", seen=set())
     assert sync_row(sync.sync_id).page_one_etag == ETAG
 
 

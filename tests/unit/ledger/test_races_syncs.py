@@ -10,6 +10,7 @@ import pytest
 import ledger
 from database import db, execute, utcnow
 from ledger import Opened, Outcome
+from ledger.reading import Reading
 from models import Sync, SyncState, Trigger, User
 from tests.unit.ledger.at_once import Another, postgres_only, together, waits
 from tests.unit.ledger.world import (
@@ -203,7 +204,7 @@ def test_a_worker_thought_dead_and_its_successor_write_a_page_once(user):
     lose_leases()
     quick = ledger.claim_sync(slow.sync_id)
     assert quick is not None
-    add = partial(ledger.add_page, references=references([1, 2]), pages=1, etag=None)
+    add = partial(ledger.add_page, references=references([1, 2]), reading=Reading(pages=1), etag=None)
     first, second = together(partial(add, slow, seen=set()), partial(add, quick, seen=set()))
     assert first is None
     assert second is not None

@@ -17,6 +17,7 @@ import pytest
 import ledger
 from database import execute, lock_clause, utcnow
 from ledger import Allowed
+from ledger.reading import Reading
 from models import Fetch, Sync, SyncState, Trigger, User
 from tests.unit.ledger.at_once import together
 from tests.unit.ledger.world import (
@@ -76,7 +77,7 @@ class Flow:
                 return  # killed
             page = ids[(sync.page - 1) * PAGE : sync.page * PAGE]
             dice.shuffle(page)
-            added = ledger.add_page(sync, references(page), pages=5, etag=ETAG, seen=seen)
+            added = ledger.add_page(sync, references(page), reading=Reading(pages=5), etag=ETAG, seen=seen)
             if added is None:
                 return
             sync = added.sync

@@ -14,6 +14,7 @@ import ledger
 from database import execute, utcnow
 from killmails import Attacker, Item, Killmail, Position, Victim
 from ledger import Allowed, Claim, ClaimedSync, Outgoing, PageAdded, Settled
+from ledger.reading import Reading
 from models import Fetch, Sync, SyncItem, Trigger, User, UserKillmail
 from models import Killmail as StoredKillmail
 
@@ -94,7 +95,7 @@ def add_page(
     sync: ClaimedSync, ids: Iterable[int], *, seen: set[int] | None = None, pages: int = 1, version: int = 0
 ) -> PageAdded:
     seen = set() if seen is None else seen
-    added = ledger.add_page(sync, references(ids, version), pages=pages, etag=ETAG, seen=seen)
+    added = ledger.add_page(sync, references(ids, version), reading=Reading(pages=pages), etag=ETAG, seen=seen)
     assert added is not None
     return added
 

@@ -1,0 +1,98 @@
+"""Where a list ends, and whether it was seen whole: from its pages' numbers alone."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ledger.reading import NOTHING_READ, Page, Reading, etag_is_trusted
+
+NOW = datetime(2026, 11, 30, 12)
+
+
+@pytest.fixture(autouse=True)
+def ledger_db() -> None:
+    """Nothing here needs a database."""
+
+
+def read(*pages: dict[str, Any] | int, x_pages: int | None = None) -> Reading:
+    """What these pages are together; a number is a page of so many entries."""
+    reading = NOTHING_READ
+    for number, page in enumerate(pages, 1):
+        assert not reading.ended, f"page {number} is not asked for"
+        wishes = {"entries": page} if isinstance(page, int) else page
+        reading = reading.with_page(Page(**{"number": number, "pages": x_pages, "entries": 0} | wishes))
+    return reading
+
+
+@pytest.mark.parametrize(
+    ("pages", "x_pages", "ended", "moved"),
+    [
+        # X-Pages says where the list ends
+        ([0], 1, True, False),
+        ([5], 1, True, False),
+        ([20], 2, False, False),
+        ([20, 20], 2, True, False),
+        ([20, 1], 2, True, False),
+        ([20, 0], 3, False, True),  # empty below X-Pages: read on
+        ([20, 0, 5], 3, True, True),
+        ([0], 3, False, True),
+        ([20, 0], 2, True, True),  # the last page promised is not there
+        ([20, 19], 3, False, True),  # short, in the middle
+        ([5, 20], 2, True, True),  # so page 1 was short
+        ([20, {"pages": 4, "entries": 20}], 2, False, True),  # it grew
+        ([20, {"pages": 2, "entries": 20}], 3, True, True),  # it shrank
+        ([20, {"pages": None, "past_end": True}], 2, True, True),
+        ([20, {"pages": None, "entries": 3}], 3, False, True),  # X-Pages of page 1 still says 3
+        ([20, {"pages": None, "entries": 3}], 2, True, False),
+        # no X-Pages
+        ([{"past_end": True}], None, True, False),
+        ([0], None, True, False),
+        ([20], None, False, False),
+        ([20, 0], None, True, False),
+        ([20, {"past_end": True}], None, True, False),
+        ([20, 9], None, True, False),
+        ([20, 10], None, False, False),
+        ([20, 20, 9], None, True, False),
+        ([20, 20, 12, 20], None, False, False),
+        ([1, 1], None, False, False),
+        ([20, {"entries": 20, "repeated": 20}], None, True, True),  # the server does not look at the page's number
+        ([20, {"entries": 20, "repeated": 19, "unreadable": 1}], None, True, True),
+        ([20, {"entries": 20, "repeated": 3}], None, False, True),
+        ([20, {"entries": 20, "unreadable": 20}], None, False, False),
+        ([20, {"pages": 3, "entries": 20}], None, False, False),  # told later
+    ],
+)
+def test_where_a_list_ends_and_whether_it_moved(pages, x_pages, ended, moved):
+    reading = read(*pages, x_pages=x_pages)
+    assert (reading.ended, reading.moved) == (ended, moved)
+    assert reading.steady == (not moved and not reading.unreadable)
+
+
+def test_what_was_left_out_is_counted_over_all_pages():
+    reading = read({"entries": 9, "unreadable": 2}, {"entries": 9, "unreadable": 3}, x_pages=2)
+    assert (reading.unreadable, reading.moved, reading.steady) == (5, False, False)
+
+
+def test_another_state_of_the_list_is_not_forgotten():
+    assert not read(20, {"entries": 20, "changed": True}, 20, x_pages=3).steady
+
+
+@pytest.mark.parametrize(
+    ("read_hours_ago", "changed_days_ago", "trusted"),
+    [
+        (None, None, False),
+        (0.9, 6, True),
+        (1.1, 6, False),
+        (1.1, 8, True),
+        (5.9, None, True),
+        (6.1, None, False),
+        (-5, 1, False),  # a clock that ran ahead wrote it
+    ],
+)
+def test_a_304_is_believed_for_an_hour_or_six(read_hours_ago, changed_days_ago, trusted):
+    read_at = None if read_hours_ago is None else NOW - timedelta(hours=read_hours_ago)
+    changed_at = None if changed_days_ago is None else NOW - timedelta(days=changed_days_ago)
+    assert etag_is_trusted(read_at, changed_at, NOW) == trusted
