@@ -134,6 +134,18 @@ def test_every_sqlite_connection_keeps_foreign_keys_and_waits_for_the_lock(sqlit
     assert found == [{"foreign_keys": 1, "journal_mode": "wal", "busy_timeout": 30_000, "synchronous": 1}] * 2
 
 
+def test_sqlites_log_does_not_keep_the_size_of_its_largest_transaction(sqlite_db: Any, database_file: Path) -> None:
+    """Given a transaction of 20 MB, When others follow, Then the log is as small as its limit again."""
+    log = database_file.with_name(f"{database_file.name}-wal")
+    with db.connection_context():
+        with db.atomic():
+            insert_rows("locks", ("name",), [(f"{number:06}{'x' * 20_000}",) for number in range(1_000)])
+        assert log.stat().st_size > 15_000_000
+        for number in range(3):
+            insert_rows("locks", ("name",), [(f"after {number}",)])
+        assert log.stat().st_size <= database.WAL_BYTES
+
+
 def test_a_new_sqlite_file_gets_its_directory_for_the_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "a b" / "c?d" / "k.db"
     made: Any = database.connect(f"sqlite:///{path}")
