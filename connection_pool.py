@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any
 
+import psycopg2
 from playhouse.pool import PooledDatabase, PooledPostgresqlDatabase, PooledSqliteDatabase
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
@@ -22,6 +23,11 @@ from clock import DatabaseClock
 LIFETIME_SECONDS = 45
 #: Seconds between two looks at the connections that lie in the pool: with LIFETIME_SECONDS, idle ones live a minute.
 SWEEP_SECONDS = 15.0
+
+#: A lock held by a stuck process must end in an error, not in a stuck pipeline; a stuck process gives its locks up.
+LIMITS = {"lock_timeout": "20s", "idle_in_transaction_session_timeout": "1min"}
+#: What pgbouncer answers, of any version, to a startup parameter that it does not pass on.
+_REFUSED_BY_PGBOUNCER = "unsupported startup parameter"
 
 _READ_CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
@@ -74,11 +80,24 @@ class SqlitePool(ClosesIdle, PooledSqliteDatabase):  # type: ignore[misc]
 
 
 class PostgresqlPool(ClosesIdle, PooledPostgresqlDatabase):  # type: ignore[misc]
-    """Connections to a PostgreSQL server, and `clock`, which follows the server's."""
+    """Connections to a PostgreSQL server, and `clock`, which follows the server's.
 
-    def __init__(self, database: str, clock: DatabaseClock, **options: Any) -> None:
+    LIMITS are options of each session. Behind pgbouncer, which passes no options on and gives a session to another
+    client after each transaction, they are set in each transaction instead. What runs outside of one waits only for
+    locks of transactions, which end within these limits.
+    """
+
+    def __init__(self, database: str, clock: DatabaseClock, **connecting: Any) -> None:
         self.clock = clock
-        super().__init__(database, **options)  # type: ignore[no-untyped-call]
+        #: Whether LIMITS are set in each transaction; None: no connection has been made yet.
+        self.limits_transactions: bool | None = None
+        options = " ".join(f"-c {name}={value}" for name, value in ({"timezone": "UTC"} | LIMITS).items())
+        super().__init__(database, options=options, **connecting)  # type: ignore[no-untyped-call]
+
+    def begin(self, isolation_level: Any = None) -> None:
+        super().begin(isolation_level)
+        if self.limits_transactions:
+            self.execute_sql("; ".join(f"SET LOCAL {name} = '{value}'" for name, value in LIMITS.items()))
 
     def read_clock(self, conn: Any) -> None:
         """Observe the server's clock. Raises the driver's errors where the connection is dead."""
@@ -89,13 +108,21 @@ class PostgresqlPool(ClosesIdle, PooledPostgresqlDatabase):  # type: ignore[misc
         self.clock.observe(sent, epoch, time.monotonic())
 
     def _connect(self) -> Any:
-        conn = super()._connect()
-        if self.clock.should_observe():
-            try:
-                self.read_clock(conn)
-            except BaseException:
-                self._close(conn, close_conn=True)
+        try:
+            conn = super()._connect()
+        except psycopg2.OperationalError as error:
+            if _REFUSED_BY_PGBOUNCER not in str(error) or "options" not in self.connect_params:
                 raise
+            del self.connect_params["options"]
+            conn = super()._connect()
+        try:
+            if self.limits_transactions is None:  # pgbouncer may also be told to ignore options
+                self.limits_transactions = not _has_limits(conn)
+            if self.clock.should_observe():
+                self.read_clock(conn)
+        except BaseException:
+            self._close(conn, close_conn=True)
+            raise
         return conn
 
     def _is_closed(self, conn: Any) -> bool:
@@ -107,3 +134,9 @@ class PostgresqlPool(ClosesIdle, PooledPostgresqlDatabase):  # type: ignore[misc
         except Exception:  # noqa: BLE001 - whatever is wrong with it, a new connection is the answer
             return True
         return False
+
+
+def _has_limits(conn: Any) -> bool:
+    with conn.cursor() as cursor:
+        cursor.execute("SHOW lock_timeout")
+        return bool(cursor.fetchone() == (LIMITS["lock_timeout"],))

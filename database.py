@@ -143,8 +143,6 @@ def _postgresql(url: str, max_connections: int) -> Database:
         timeout=POOL_TIMEOUT_SECONDS,
         stale_timeout=LIFETIME_SECONDS,
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        # A lock held by a stuck process must end in an error, not in a stuck pipeline.
-        options="-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=60s",
         application_name="killmail-sync",
         client_encoding="UTF8",  # whatever PGCLIENTENCODING says: names hold characters of every script
         **dict(parse_qsl(parts.query)),  # sslmode and its like: settings let nothing else through

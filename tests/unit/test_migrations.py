@@ -295,6 +295,7 @@ def test_who_waits_for_another_machine_waits_for_as_long_as_it_takes() -> None:
     postgres.require_server()
     with scratch() as made:
         cast(Any, made).connect_params["options"] += " -c lock_timeout=50ms"
+        cast(Any, made).limits_transactions = False
         migrating, waited = threading.Event(), threading.Event()
 
         def migrate_slowly() -> None:
