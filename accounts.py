@@ -1,8 +1,9 @@
 """Who may be synced: logging in, the state of a login, signing out, unlinking.
 
-The invariants: one character is one user; a character that was sold starts clean, and nothing its former owner saw or
-was signed in to survives; a user is due for a sync (`next_sync_at`) only while eligible. Keeping access tokens fresh is
-left to `tokens/`, deleting killmails to `ledger.unlink`, the browser's session to `web/auth.py`.
+The invariants: one character is one user, the current owner; a character that was sold starts clean, and what its
+former owner saw is hidden at once (`ledger/former_owners.py`) with their sessions ended; a user is due for a sync
+(`next_sync_at`) only while eligible. Keeping access tokens fresh is left to `tokens/`, deleting killmails to
+`ledger/unlinking.py`, the browser's session to `web/auth.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Protocol
 
 import ledger
 from database import execute, utcnow
+from esi import owner_changes
 from esi.errors import SsoError
 from esi.sso import Identity, TokenSet
 from events import SessionsEnded, publish
+from ledger import former_owners, recent_unlinks
+from ledger.recent_unlinks import Remembered
 from models import User
 from settings import KILLMAIL_SCOPE
 from tokens import (
@@ -49,23 +53,39 @@ class Revoker(Protocol):
     def revoke(self, refresh_token: str) -> None: ...
 
 
-def log_in(identity: Identity, tokens: TokenSet, cipher: TokenCipher, cooldown_minutes: int) -> User:
+def log_in(
+    identity: Identity, tokens: TokenSet, cipher: TokenCipher, cooldown_minutes: int, *, secret_key: str | None = None
+) -> User:
     """Store a login: a new user, or new tokens for a known one; the same owner's other sessions stay signed in.
 
     A login wins over every refresh under way. What is due stays due; a user who becomes eligible is due when the last
-    sync is `cooldown_minutes` old. Call it outside a transaction: a former owner's data goes first, in one of its own,
-    and a crash in between only means to log in again.
+    sync is `cooldown_minutes` old. A former owner's data is hidden first, in a transaction of its own, and what this
+    owner had here before a sale is given back in another; a crash in between only means to log in again. Call it
+    outside a transaction. `secret_key`: see `unlink`.
     """
+    remembered = Remembered()
+    key = None if secret_key is None else recent_unlinks.key_of(identity.character_id, secret_key)
     while True:
         known = User.get_or_none(User.character_id == identity.character_id)
-        if known is not None and known.owner_hash != identity.owner_hash:
+        if known is None and key is not None:
+            remembered = recent_unlinks.recall(key)
+        elif known is not None and known.owner_hash != identity.owner_hash:
+            # ESI's copy of the list is the character's, whoever owns it.
+            remembered = Remembered(fresh_until=known.list_fresh_until)
             _former_owner_leaves(known)
             known = None
-        due = _due(identity, tokens, known, cooldown_minutes)
-        user_id = _upsert(identity, tokens, cipher, due)
+        due = _due(identity, tokens, known, remembered, cooldown_minutes)
+        user_id = _upsert(identity, tokens, cipher, due, remembered)
         if user_id is not None:
-            return User.get_by_id(user_id)
+            break
         # The owner changed between the two statements, by another login: look again.
+    if key is not None:
+        recent_unlinks.forget(key)
+    if known is not None:
+        owner_changes.unchanged(known.created_at)
+    elif (killmails := former_owners.restore(user_id, owner_hash=identity.owner_hash)) is not None:
+        log.info("user %s: the character's former owner is back; %s killmails are visible again", user_id, killmails)
+    return User.get_by_id(user_id)
 
 
 def eligible(user: User) -> bool:
@@ -97,15 +117,19 @@ def sign_out_everywhere(user_id: int) -> None:
     publish(SessionsEnded(user_id))
 
 
-def unlink(user_id: int, sso: Revoker, cipher: TokenCipher) -> bool:
+def unlink(user_id: int, sso: Revoker, cipher: TokenCipher, *, secret_key: str | None = None) -> bool:
     """Forget a user for good: the account and what only it held; then the token is revoked at the SSO.
 
     Deleted first: a token that was revoked for a deletion that then fails would leave a pilot who is neither here nor
     gone. Nothing of an SSO outage or a lost TOKEN_KEYS keeps a pilot from leaving. Returns False if the token could
     not be revoked at the SSO; our copy is deleted either way. Nothing happens if the user is gone already.
+    `secret_key`: SECRET_KEY, for what is remembered of the character for an hour (`ledger/recent_unlinks.py`).
     """
     user: User | None = User.select(User.character_id).where(User.id == user_id).get_or_none()
-    unlinked = None if user is None else ledger.unlink(user_id, character_id=user.character_id)
+    if user is None:
+        return True
+    key = None if secret_key is None else recent_unlinks.key_of(user.character_id, secret_key)
+    unlinked = ledger.unlink(user_id, character_id=user.character_id, key=key)
     if unlinked is None or unlinked.refresh_token is None:
         return True
     try:
@@ -127,30 +151,42 @@ def farewell(revoked: bool) -> str:
 
 
 def _former_owner_leaves(user: User) -> None:
-    log.warning("user %s: the character was sold; removing the former owner's data", user.id)
-    ledger.unlink(user.id)
+    if not former_owners.hide(user.id, user.owner_hash):
+        return
+    log.warning("user %s: the character was sold; the former owner's data is hidden and deleted in 30 days", user.id)
     publish(SessionsEnded(user.id))
+    owner_changes.changed(user.character_id)
 
 
-def _due(identity: Identity, tokens: TokenSet, known: User | None, cooldown_minutes: int) -> datetime | None:
+def forget_former_owners() -> int:
+    """Delete the data of former owners whose time is over, a few at a time; none during an incident at EVE."""
+    return 0 if owner_changes.is_incident() else former_owners.delete_due()
+
+
+def _due(
+    identity: Identity, tokens: TokenSet, known: User | None, remembered: Remembered, cooldown_minutes: int
+) -> datetime | None:
     """When a user is due who was not before; None when not eligible."""
     if tokens.refresh_token is None or KILLMAIL_SCOPE not in identity.scopes:
         return None
     now = utcnow()
-    if known is None or known.last_killmail_sync_at is None:
+    last = remembered.last_sync_at if known is None else known.last_killmail_sync_at
+    if last is None:
         return now
-    cooled_down: datetime = known.last_killmail_sync_at + timedelta(minutes=cooldown_minutes)
+    cooled_down: datetime = last + timedelta(minutes=cooldown_minutes)
     return max(now, cooled_down)
 
 
-def _upsert(identity: Identity, tokens: TokenSet, cipher: TokenCipher, due: datetime | None) -> int | None:
+def _upsert(
+    identity: Identity, tokens: TokenSet, cipher: TokenCipher, due: datetime | None, remembered: Remembered
+) -> int | None:
     """Write the login in one statement; the user's id, or None when the row belongs to another owner."""
     cursor = execute(
         """
         INSERT INTO users (character_id, character_name, owner_hash, scopes, access_token, refresh_token, expires_at,
-            next_sync_at, session_epoch, token_version, created_at,
+            next_sync_at, session_epoch, token_version, created_at, list_fresh_until, last_killmail_sync_at,
             last_sync_complete, full_requested, consecutive_failures)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, false, false, 0)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, false, false, 0)
         ON CONFLICT (character_id) DO UPDATE SET
             character_name = excluded.character_name,
             scopes = excluded.scopes,
@@ -161,6 +197,7 @@ def _upsert(identity: Identity, tokens: TokenSet, cipher: TokenCipher, due: date
             refresh_claimed_until = NULL,
             needs_login_reason = NULL,
             recheck_at = NULL,
+            sold_at = NULL,
             consecutive_failures = 0,
             next_sync_at = CASE WHEN excluded.next_sync_at IS NULL THEN NULL
                 ELSE COALESCE(users.next_sync_at, excluded.next_sync_at) END
@@ -179,6 +216,8 @@ def _upsert(identity: Identity, tokens: TokenSet, cipher: TokenCipher, due: date
             new_session_epoch(),
             first_token_version(),
             utcnow(),
+            remembered.fresh_until,
+            remembered.last_sync_at,
         ),
     )
     rows = cursor.fetchall()  # all of them: SQLite ends the statement, and its lock, with the last

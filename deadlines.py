@@ -17,6 +17,7 @@ from clock import CLOCKS_APART
 from database import execute, utcnow
 from esi.answers import MAX_FRESH_FOR
 from esi.rate_headers import MAX_WAIT_SECONDS
+from ledger.recent_unlinks import REMEMBERED_FOR
 from ledger.rules import FAILED_SYNC_BACKOFF, FETCH_BACKOFF, FETCH_LEASE, LIST_LEASE, SENT_LEASE
 from tokens.access import LEASE as REFRESH_LEASE
 
@@ -69,6 +70,9 @@ def deadlines(cooldown: timedelta) -> list[Deadline]:
         *_after_failures("users", "next_sync_at", failures, FAILED_SYNC_BACKOFF, cooldown),
         Deadline("users", "refresh_claimed_until", REFRESH_LEASE, "refresh_claimed_until IS NOT NULL", clear=True),
         Deadline("users", "recheck_at", DAY, "recheck_at IS NOT NULL"),
+        Deadline("users", "sold_at", timedelta(), "sold_at IS NOT NULL"),  # the deletion counts from there
+        Deadline("former_owners", "sold_at", timedelta()),
+        Deadline("recent_unlinks", "forget_at", REMEMBERED_FOR),
         Deadline("names", "retry_at", NAME_RETRY, "name IS NULL"),
         Deadline("solar_systems", "retry_at", DAY, "security_status IS NULL"),
         Deadline("price_lists", "asked_at", timedelta()),
@@ -83,6 +87,7 @@ def deadlines(cooldown: timedelta) -> list[Deadline]:
 #: No index finds these. A clock that was set back has left others, too: they are looked at when one of those is found.
 UNINDEXED = (
     Deadline("users", "list_fresh_until", timedelta(seconds=MAX_FRESH_FOR), clear=True),
+    Deadline("recent_unlinks", "fresh_until", timedelta(seconds=MAX_FRESH_FOR), clear=True),
     Deadline("users", "last_full_sync_at", timedelta()),  # a full walk would wait for it
     Deadline("users", "list_read_at", timedelta(), clear=True),  # a read without an ETag would wait for it
 )

@@ -92,6 +92,7 @@ class User(Table):
     consecutive_failures: Any = IntegerField(default=0)
     created_at: Any = DateTimeField(default=utcnow)
     recheck_at: Any = DateTimeField(null=True)  # a refusal to be checked once more, from then on; `tokens/rechecks.py`
+    sold_at: Any = DateTimeField(null=True)  # the SSO named another owner then; null once it names this one again
     list_read_at: Any = DateTimeField(null=True)  # page 1 was last sent whole, not answered 304
     list_changed_at: Any = DateTimeField(null=True)  # page 1 last held a killmail that was new to this user
 
@@ -100,6 +101,7 @@ class User(Table):
 
 
 User.add_index(User.index(User.next_sync_at, where=User.next_sync_at.is_null(False), name="users_due"))
+User.add_index(User.index(User.sold_at, where=User.sold_at.is_null(False), name="users_sold"))
 User.add_index(
     User.index(
         User.refresh_claimed_until, where=User.refresh_claimed_until.is_null(False), name="users_refresh_claimed"
@@ -197,6 +199,48 @@ class UserKillmail(Table):
 
 
 UserKillmail.add_index(UserKillmail.index(UserKillmail.user, UserKillmail.linked_at, name="user_killmails_linked"))
+
+
+class FormerOwner(Table):
+    """The owner of a character before it was sold. In a table of its own: no query for pilots or killmails finds it."""
+
+    id: Any = BigAutoField()
+    character_id: Any = BigIntegerField()
+    character_name: Any = TextField()
+    owner_hash: Any = TextField()
+    sold_at: Any = DateTimeField(index=True)  # deleted so long after (`ledger/former_owners.py`)
+
+    class Meta:
+        table_name = "former_owners"
+
+
+FormerOwner.add_index(
+    FormerOwner.index(FormerOwner.character_id, FormerOwner.owner_hash, unique=True, name="former_owners_of_character")
+)
+
+
+class FormerKillmail(Table):
+    """A stored killmail that appeared in a former owner's list. It is kept as long as its row is here."""
+
+    former_owner: Any = ForeignKeyField(FormerOwner, backref="links", on_delete="CASCADE", index=False)
+    killmail_id: Any = BigIntegerField(index=True)
+    linked_at: Any = DateTimeField()
+
+    class Meta:
+        table_name = "former_killmails"
+        primary_key = CompositeKey("former_owner", "killmail_id")
+
+
+class RecentUnlink(Table):
+    """What ESI's rules still ask of a character that was unlinked: `ledger/recent_unlinks.py`."""
+
+    character_key: Any = CharField(max_length=64, primary_key=True)  # a keyed hash of the character's id
+    fresh_until: Any = DateTimeField(null=True)
+    last_sync_at: Any = DateTimeField(null=True)
+    forget_at: Any = DateTimeField(index=True)
+
+    class Meta:
+        table_name = "recent_unlinks"
 
 
 class Sync(Table):
@@ -487,6 +531,9 @@ TABLES: tuple[type[Table], ...] = (
     Attacker,
     KillmailItem,
     UserKillmail,
+    FormerOwner,
+    FormerKillmail,
+    RecentUnlink,
     Sync,
     SyncItem,
     Fetch,

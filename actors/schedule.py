@@ -11,6 +11,7 @@ from datetime import timedelta
 import dramatiq
 from periodiq import cron
 
+import accounts
 import deadlines
 import ledger
 import prices
@@ -27,6 +28,7 @@ from actors.syncs import FINALIZE_PRIORITY, finalize_sync
 from actors.users import send_sync
 from esi.rate_limit import CHAR_KILLMAIL
 from events import SyncFinished, publish
+from ledger import recent_unlinks
 from ledger.rules import PRIORITY_OF_TRIGGER, SYNC_RESEND_AFTER
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,9 @@ def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
     deadlines.expire_implausible_deadlines(cooldown)
     tokens.start_due_rechecks()
+    if deleted := accounts.forget_former_owners():
+        logger.info("deleted the data of %s former owners of characters that were sold 30 days ago", deleted)
+    recent_unlinks.sweep()
     taken_back = ledger.take_back_expired()
     if taken_back:
         logger.warning("%s killmails whose message or worker went away are pending again", taken_back)

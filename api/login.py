@@ -61,6 +61,7 @@ class LoggedIn:
 
     user: User
     sync: SyncRequest
+    message: str  # about the sync, for the pilot
 
 
 def begin(system: System) -> LoginUrl:
@@ -93,10 +94,27 @@ def finish(system: System, code: str, state: str) -> LoggedIn:
         raise LoginRefusedError("EVE SSO answered with a token that cannot be trusted.") from error
     except (SsoUnavailable, SsoConfiguration) as error:
         raise _unavailable(error) from error
-    user = accounts.log_in(identity, tokens, system.cipher, system.settings.sync_cooldown_minutes)
+    config = system.settings
+    user = accounts.log_in(identity, tokens, system.cipher, config.sync_cooldown_minutes, secret_key=config.secret_key)
     sign_in(user)
     log.info("user %s: logged in", user.id)
-    return LoggedIn(user, system.request_sync(user.id, Trigger.LOGIN))
+    sync = system.request_sync(user.id, Trigger.LOGIN)
+    return LoggedIn(user, sync, _said(user, sync))
+
+
+def _said(user: User, sync: SyncRequest) -> str:
+    """What the pilot is told of the sync. A pilot who unlinked and is back would not expect a cooldown."""
+    came_back = (
+        user.last_killmail_sync_at is not None
+        and user.last_full_sync_at is None
+        and user.created_at > (user.last_killmail_sync_at)
+    )
+    if sync.queued or not came_back:
+        return sync.message
+    return (
+        "Welcome back. This character was unlinked here a short time ago. So as not to burden EVE's servers with the "
+        f"same list again, its next sync waits a little; your killmails appear then. {sync.message}"
+    )
 
 
 def was_begun_here(state: str) -> bool:

@@ -80,7 +80,7 @@ def resolve_unlink_character(_root: Any, info: Info) -> UnlinkPayload:
     """Forget the viewer for good. Raises Unauthenticated."""
     viewer = viewer_of(info)
     system = context_of(info).system
-    revoked = accounts.unlink(viewer.id, system.sso, system.cipher)
+    revoked = accounts.unlink(viewer.id, system.sso, system.cipher, secret_key=system.settings.secret_key)
     sign_out()
     return UnlinkPayload(True, accounts.farewell(revoked))
 

@@ -18,8 +18,11 @@ from esi.rate_store import transaction
 REMEMBERED_SECONDS = 600.0
 
 
-def add(gate: str, owner: int, now: float) -> int:
-    """Count a failure of this owner; returns how many different owners have failed since the last success."""
+def add(gate: str, owner: int, now: float, *, remembered: float = REMEMBERED_SECONDS) -> int:
+    """Count a failure of this owner; returns how many different owners have failed since the last success.
+
+    `remembered`: seconds after which a failure no longer counts.
+    """
     with transaction():
         execute(
             "INSERT INTO failing_owners (gate, owner, failed_at) VALUES (?, ?, ?) "
@@ -29,7 +32,7 @@ def add(gate: str, owner: int, now: float) -> int:
         # A row from the future was written while a clock was wrong.
         execute(
             "DELETE FROM failing_owners WHERE gate = ? AND (failed_at < ? OR failed_at > ?)",
-            (gate, now - REMEMBERED_SECONDS, now + REMEMBERED_SECONDS),
+            (gate, now - remembered, now + remembered),
         )
     return count(gate)
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from database import db, execute, lock_clause
+from ledger import recent_unlinks
+from models import User
 
-#: What appeared in this user's list (parameter: the user's id) and in no other.
-_ONLY_THEIRS = """
-    SELECT mine.killmail_id FROM user_killmails mine WHERE mine.user_id = ? AND NOT EXISTS (
-        SELECT 1 FROM user_killmails other
-        WHERE other.killmail_id = mine.killmail_id AND other.user_id <> mine.user_id)
+#: What appeared in this user's list (parameter: the user's id) and in no other, a former owner's included.
+ONLY_THEIRS = """
+    SELECT mine.killmail_id FROM user_killmails mine WHERE mine.user_id = ?
+      AND NOT EXISTS (SELECT 1 FROM user_killmails other
+                      WHERE other.killmail_id = mine.killmail_id AND other.user_id <> mine.user_id)
+      AND NOT EXISTS (SELECT 1 FROM former_killmails kept WHERE kept.killmail_id = mine.killmail_id)
 """
 
 
@@ -32,28 +35,40 @@ class Unlinked:
         return f"Unlinked(user_id={self.user_id})"
 
 
-def unlink(user_id: int, *, character_id: int | None = None) -> Unlinked | None:
+def unlink(user_id: int, *, character_id: int | None = None, key: str | None = None) -> Unlinked | None:
     """Delete the user with tokens, links and syncs, and the killmails and ledger rows that were only theirs.
 
     None, and nothing is deleted, if there is no such user; or if the id is that of another character than
     `character_id` by now (SQLite gives the id of a deleted user to the next one).
+    `key`: under which `ledger/recent_unlinks.py` remembers, for an hour, what ESI's rules still ask of the character.
     """
     with db.atomic():
-        take_turns()
-        execute(f"SELECT id FROM syncs WHERE user_id = ? ORDER BY id {lock_clause()}", (user_id,))
-        row = execute(
-            f"SELECT character_id, refresh_token FROM users WHERE id = ? {lock_clause()}", (user_id,)
-        ).fetchone()
-        if row is None or (character_id is not None and row[0] != character_id):
+        user = lock_leaver(user_id)
+        if user is None or (character_id is not None and user.character_id != character_id):
             return None
+        if key is not None:
+            recent_unlinks.remember(key, user.list_fresh_until, user.last_killmail_sync_at)
         # The ledger first: a worker that is about to store one of them finds no row, and stores nothing.
-        _delete("ledger", _ONLY_THEIRS, user_id)
-        _delete("killmails", _ONLY_THEIRS, user_id)
-        # In the order in which a worker that stores a killmail locks them.
-        execute("DELETE FROM sync_items WHERE sync_id IN (SELECT id FROM syncs WHERE user_id = ?)", (user_id,))
-        execute("DELETE FROM user_killmails WHERE user_id = ?", (user_id,))
-        execute("DELETE FROM users WHERE id = ?", (user_id,))
-    return Unlinked(user_id, row[0], row[1])
+        delete_only_theirs("ledger", ONLY_THEIRS, user_id)
+        delete_only_theirs("killmails", ONLY_THEIRS, user_id)
+        delete_user(user_id)
+    return Unlinked(user_id, user.character_id, user.refresh_token)
+
+
+def lock_leaver(user_id: int) -> User | None:
+    """The user as they are now, locked with their syncs, one leaver at a time."""
+    take_turns()
+    execute(f"SELECT id FROM syncs WHERE user_id = ? ORDER BY id {lock_clause()}", (user_id,))
+    execute(f"SELECT id FROM users WHERE id = ? {lock_clause()}", (user_id,))
+    user: User | None = User.get_or_none(User.id == user_id)
+    return user
+
+
+def delete_user(user_id: int) -> None:
+    """Delete the row and all that refers to it, in the order in which a worker that stores a killmail locks it."""
+    execute("DELETE FROM sync_items WHERE sync_id IN (SELECT id FROM syncs WHERE user_id = ?)", (user_id,))
+    execute("DELETE FROM user_killmails WHERE user_id = ?", (user_id,))
+    execute("DELETE FROM users WHERE id = ?", (user_id,))
 
 
 def take_turns() -> None:
@@ -61,7 +76,7 @@ def take_turns() -> None:
     execute(f"SELECT name FROM locks WHERE name = 'links' {lock_clause()}")
 
 
-def _delete(table: str, only_theirs: str, owner: int) -> None:
+def delete_only_theirs(table: str, only_theirs: str, owner: int) -> None:
     """Lock what seems to be only theirs, in order; then delete what still is, now that no page can link it."""
     execute(
         f"SELECT killmail_id FROM {table} WHERE killmail_id IN ({only_theirs}) ORDER BY killmail_id {lock_clause()}",

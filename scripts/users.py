@@ -3,12 +3,16 @@
 `list` shows the characters that cannot be synced until their pilot logs in. `retry-tokens` makes those that still have
 a stored refresh token eligible again: use it after an incident at EVE's login service, or after EVE_CLIENT_ID was
 wrong. Their next sync asks the SSO once more; those it turns away again need a login.
+
+`restore-sold` gives a character's present owner the killmails of its former owner, which are hidden since the sale and
+deleted after 30 days: use it when there was no sale, for example after EVE changed how it names owners.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 import command
 
@@ -16,6 +20,7 @@ import accounts
 import migrations
 import tokens
 from database import db
+from ledger import former_owners
 from models import User
 from settings import Settings
 
@@ -26,6 +31,8 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
     with db.connection_context():
         if arguments.command == "retry-tokens":
             _retry(arguments.character, as_json=arguments.json)
+        elif arguments.command == "restore-sold":
+            _restore_sold(arguments.character, as_json=arguments.json, sure=arguments.yes)
         else:
             _list(as_json=arguments.json)
 
@@ -67,6 +74,35 @@ def _retry(character_ids: list[int], *, as_json: bool) -> None:
         print("No one was turned away with a refresh token still stored.")
 
 
+def _restore_sold(character_id: int, *, as_json: bool, sure: bool) -> None:
+    user = User.get_or_none(User.character_id == character_id)
+    if user is None:
+        raise command.Failure(f"no user with character id {character_id}: its present owner has to log in first")
+    former = former_owners.latest(character_id)
+    if former is None:
+        raise command.Failure(f"no former owner of {user.character_name} ({character_id}) has data here")
+    if not sure:
+        _confirm(
+            f"The former owner of {user.character_name} ({character_id}), until {former.sold_at:%Y-%m-%d %H:%M} EVE "
+            f"time, had {former.killmails} killmails. Its present owner will see all of them."
+        )
+    restored = former_owners.restore(user.id)
+    if restored is None:
+        raise command.Failure("the former owner's data was deleted or given back in the meantime")
+    if as_json:
+        print(json.dumps({"character_id": character_id, "restored": restored}))
+    else:
+        print(f"{user.character_name} ({character_id}): {restored} killmails of the former owner are visible again.")
+
+
+def _confirm(what: str) -> None:
+    """Raises command.Failure unless the operator types yes."""
+    print(what, file=sys.stderr)
+    print("Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() != "yes":
+        raise command.Failure("nothing was changed (use --yes to skip this question)")
+
+
 def _why_not(character_id: int) -> str | None:
     user = User.get_or_none(User.character_id == character_id)
     if user is None:
@@ -93,4 +129,9 @@ if __name__ == "__main__":
         "retry-tokens", parents=[json_option], help="make them eligible again, all or those with these character ids"
     )
     retry.add_argument("character", type=command.id_of_64_bits, nargs="*", metavar="ID", help="only this character")
+    restore = commands.add_parser(
+        "restore-sold", parents=[json_option], help="give a character's former owner's killmails to its present owner"
+    )
+    restore.add_argument("character", type=command.id_of_64_bits, metavar="CHARACTER_ID", help="the character's id")
+    restore.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     command.run(parser, main)

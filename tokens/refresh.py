@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from peewee import fn
 
 from database import utcnow
-from esi import sso_gate
+from esi import owner_changes, sso_gate
 from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoRefused, SsoUnavailable
 from esi.sso import Identity, TokenSet
 from esi.sso_gate import AFTER_THE_OTHERS, Permit, SsoBusy, SsoClosed
@@ -76,6 +76,7 @@ def refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, in
     except (SsoUnavailable, SsoConfiguration, SsoInvalidToken) as error:
         raise _unavailable(user, permit, error) from error
     if identity.owner_hash != user.owner_hash:
+        owner_changes.changed(user.character_id)
         return _owner_changed(user, cipher, permit)
     if KILLMAIL_SCOPE in identity.scopes:
         sso_gate.answered(permit)
@@ -166,11 +167,13 @@ def _store(user: User, fresh: TokenSet, refresh_token: str, identity: Identity, 
         refresh_claimed_until=None,
         # A process that overran its lease may find the user refused by a later caller; its answer is the truth.
         needs_login_reason=None,
+        sold_at=None,
         next_sync_at=fn.COALESCE(User.next_sync_at, utcnow()) if usable else None,
         recheck_at=None if usable else recheck_time(user, confirmed=user.needs_login_reason is None),
     )
     if not stored:
         return _stored_meanwhile(user, cipher)
+    owner_changes.unchanged(user.created_at)
     if not usable:
         log.warning("user %s: the refreshed access token lacks the scope; %s", user.id, what_follows(user))
         raise NeedsLogin(NO_SCOPE)
@@ -217,6 +220,7 @@ def _sold(user: User, *, confirmed: bool) -> dict[str, Any]:
         "needs_login_reason": OWNER_CHANGED,
         "next_sync_at": None,
         "session_epoch": new_session_epoch(),
+        "sold_at": fn.COALESCE(User.sold_at, utcnow()),  # from here on the days count until the data is deleted
         "recheck_at": recheck_time(user, confirmed=confirmed),
     }
     return changes | {"refresh_token": None} if confirmed else changes

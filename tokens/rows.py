@@ -65,6 +65,7 @@ def read(user_id: int) -> User:
             User.token_version,
             User.refresh_claimed_until,
             User.needs_login_reason,
+            User.created_at,
             User.next_sync_at,
             User.recheck_at,
         )

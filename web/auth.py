@@ -41,7 +41,7 @@ def callback() -> Response:
     except login.LoginUnavailableError as failure:
         return message_page(503, "Logging in does not work now", str(failure))
     if not logged_in.sync.queued:
-        flash(logged_in.sync.message)
+        flash(logged_in.message)
     return redirect(url_for("pages.index"))
 
 

@@ -107,7 +107,7 @@ def unlink() -> Response:
     if user is None:
         return redirect(url_for("pages.index"))
     behind = system.current()
-    revoked = accounts.unlink(user.id, behind.sso, behind.cipher)
+    revoked = accounts.unlink(user.id, behind.sso, behind.cipher, secret_key=behind.settings.secret_key)
     sign_out()
     return message_page(200, "Done", accounts.farewell(revoked))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ from flask.testing import FlaskClient
 
 import accounts
 from api import login
+from database import utcnow
 from esi.errors import SsoConfiguration, SsoUnavailable
 from models import Sync, Trigger, User
 from tests.web_app import FakeBackend, make_user
@@ -45,6 +47,20 @@ def test_a_login_within_the_cool_down_says_when_the_last_sync_was(client: FlaskC
     come_back(client, begin(client))
     assert "Last synced 1 minute ago." in client.get("/").text
     assert "Last synced" not in client.get("/").text, "it is said once"
+
+
+def test_a_pilot_who_unlinked_and_is_back_is_told_why_the_sync_waits(client: FlaskClient, backend: FakeBackend) -> None:
+    """Unlinking shortens neither the cooldown nor ESI's cache time, and the page says so, kindly."""
+    come_back(client, begin(client))
+    last = utcnow() - timedelta(minutes=1)
+    User.update(last_killmail_sync_at=last, list_fresh_until=last + timedelta(minutes=5)).execute()
+    client.post("/graphql", json={"query": "mutation { unlinkCharacter { unlinked } }"})
+    backend.cooldown = True
+    come_back(client, begin(client), "code-again-90000001")
+    assert (User.get().last_killmail_sync_at, User.get().list_fresh_until) == (last, last + timedelta(minutes=5))
+    text = client.get("/").text
+    assert "Welcome back. This character was unlinked here a short time ago." in text
+    assert "Last synced 1 minute ago." in text
 
 
 def test_tokens_are_not_stored_as_they_are_nor_put_into_the_cookie(client: FlaskClient) -> None:

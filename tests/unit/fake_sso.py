@@ -28,10 +28,16 @@ def pilot(character_id: int = 90_000_001, owner_hash: str = "owner-one", scopes:
     return Identity(character_id, f"Pilot {character_id}", owner_hash, frozenset(scopes.split()), utcnow())
 
 
-def log_in(sso: FakeSso, cipher: TokenCipher, identity: Identity | None = None, cooldown_minutes: int = 15) -> User:
+def log_in(
+    sso: FakeSso,
+    cipher: TokenCipher,
+    identity: Identity | None = None,
+    cooldown_minutes: int = 15,
+    secret_key: str | None = None,
+) -> User:
     """A login as the web's callback does it: the tokens issued, verified, stored."""
     issued = sso.login(identity or pilot())
-    return accounts.log_in(sso.verify(issued.access_token), issued, cipher, cooldown_minutes)
+    return accounts.log_in(sso.verify(issued.access_token), issued, cipher, cooldown_minutes, secret_key=secret_key)
 
 
 def expire(user: User, left: timedelta = timedelta()) -> None:

@@ -14,7 +14,7 @@ import accounts
 from accounts import TOKEN_STATE_SQL, TokenState, eligible, token_state
 from database import db, execute, utcnow
 from esi.errors import SsoConfiguration, SsoError, SsoUnavailable
-from models import Killmail, User, UserKillmail
+from models import User, UserKillmail
 from settings import KILLMAIL_SCOPE
 from tests.unit.fake_sso import SECRET, InterruptedCipher, expire, log_in, pilot
 from tokens import NeedsLogin, TokenCipher, access_token
@@ -79,27 +79,6 @@ def test_a_login_without_the_scope_is_stored_and_never_due(any_db, sso, cipher, 
     assert log_in(sso, cipher).next_sync_at is not None
     again = log_in(sso, cipher, pilot(scopes=scopes))
     assert (again.next_sync_at, token_state(again)) == (None, TokenState.MISSING_SCOPE)
-
-
-def test_a_sold_character_starts_clean_at_its_new_owners_login(any_db, sso, cipher):
-    former = log_in(sso, cipher)
-    UserKillmail.create(user=former.id, killmail_id=1)
-    Killmail.create(
-        killmail_id=1,
-        killmail_hash="0" * 40,
-        killmail_time=utcnow(),
-        solar_system_id=30000142,
-        attacker_count=1,
-        is_npc=False,
-        is_solo=True,
-    )
-    User.update(last_killmail_id=1).execute()
-    newcomer = log_in(sso, cipher, pilot(owner_hash="owner-two"))
-    assert [user.owner_hash for user in User.select()] == ["owner-two"]
-    assert UserKillmail.select().count() == Killmail.select().count() == 0
-    assert newcomer.last_killmail_id is None
-    assert (newcomer.id, newcomer.session_epoch) != (former.id, former.session_epoch)
-    assert newcomer.session_epoch != former.session_epoch  # the id may be given out again
 
 
 def test_an_owner_who_logs_in_between_two_statements_of_another_is_not_overwritten(any_db, sso, cipher, token_key):

@@ -19,7 +19,19 @@ import prices
 from database import as_datetime, execute, utcnow
 from deadlines import DAY, NAME_RETRY, UNINDEXED, WAKE, Deadline, deadlines, expire_implausible_deadlines
 from ledger.rules import FAILED_SYNC_BACKOFF
-from models import TABLES, Fetch, Lock, Name, PeriodicRun, PriceList, SolarSystem, Sync, Wait
+from models import (
+    TABLES,
+    Fetch,
+    FormerOwner,
+    Lock,
+    Name,
+    PeriodicRun,
+    PriceList,
+    RecentUnlink,
+    SolarSystem,
+    Sync,
+    Wait,
+)  # fmt: skip
 from tests.unit.ledger.world import (
     claimed,
     dispatch_all,
@@ -39,7 +51,7 @@ COOLDOWN = timedelta(minutes=15)
 #: Times that say when something was, and that nothing waits for.
 PAST = {
     *("users.expires_at", "users.last_killmail_sync_at", "users.created_at", "users.list_changed_at"),
-    "user_killmails.linked_at",
+    *("user_killmails.linked_at", "former_killmails.linked_at", "recent_unlinks.last_sync_at"),
     *(
         "syncs.queued_at",
         "syncs.refused_since",
@@ -68,6 +80,8 @@ def world() -> None:
     PriceList.create(name="esi", force_insert=True)
     Wait.create(name="background", force_insert=True)
     PeriodicRun.create(name="count", due_at=utcnow(), force_insert=True)
+    FormerOwner.create(character_id=1, character_name="A pilot", owner_hash="former", sold_at=utcnow())
+    RecentUnlink.create(character_key="key", forget_at=utcnow(), force_insert=True)
     Lock.update(wake_at=None).execute()
 
 

@@ -1,4 +1,5 @@
-"""`scripts/users.py`, as an operator meets it: who needs a login, and a second try for those who were turned away."""
+"""`scripts/users.py`, as an operator meets it: who needs a login, and a second try for those who were turned away;
+and a sale that was none."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ import pytest
 from peewee import Database
 
 from accounts import TokenState, token_state
-from models import User
+from ledger import former_owners
+from models import User, UserKillmail
 from settings import KILLMAIL_SCOPE
 from tests.unit.test_scripts import error_of, run
-from tests.web_app import make_user
+from tests.web_app import make_killmail, make_user
 from tokens.errors import NO_SCOPE, OWNER_CHANGED, REFUSED
 
 REFUSED_ID, NO_SCOPE_ID, ERASED_ID, HEALTHY_ID = 90_000_002, 90_000_003, 90_000_004, 90_000_005
@@ -98,3 +100,36 @@ def test_where_all_is_well_it_says_so(url: str) -> None:
     User.delete().where(User.character_id != HEALTHY_ID).execute()
     assert run("users", DATABASE_URL=url).stdout == "No one needs a login.\n"
     assert run("users", "retry-tokens", DATABASE_URL=url).stdout.startswith("No one was turned away")
+
+
+def sell(character_id: int) -> None:
+    """The character's owner had a killmail; then another one logged in."""
+    former = make_user(character_id, owner_hash="former")
+    make_killmail(1, former)
+    assert former_owners.hide(former.id, "former")
+    make_user(character_id, owner_hash="present")
+
+
+def test_the_present_owner_is_given_what_the_former_one_had(url: str) -> None:
+    sell(90_000_006)
+    ended = run("users", "restore-sold", "90000006", "--yes", DATABASE_URL=url)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "Pilot 90000006 (90000006): 1 killmails of the former owner are visible again.\n"
+    present = User.get(User.character_id == 90_000_006)
+    assert list(UserKillmail.select(UserKillmail.user, UserKillmail.killmail_id).tuples()) == [(present.id, 1)]
+    again = run("users", "restore-sold", "90000006", "--yes", DATABASE_URL=url)
+    assert error_of(again) == "no former owner of Pilot 90000006 (90000006) has data here"
+
+
+def test_without_a_yes_nothing_is_restored(url: str) -> None:
+    sell(90_000_006)
+    ended = run("users", "restore-sold", "90000006", DATABASE_URL=url)
+    assert ended.returncode == 1
+    assert "had 1 killmails. Its present owner will see all of them." in ended.stderr
+    assert "error: nothing was changed (use --yes to skip this question)" in ended.stderr
+    assert UserKillmail.select().count() == 0
+
+
+def test_a_character_without_a_user_cannot_be_restored(url: str) -> None:
+    ended = run("users", "restore-sold", "90000099", "--yes", DATABASE_URL=url)
+    assert error_of(ended) == "no user with character id 90000099: its present owner has to log in first"

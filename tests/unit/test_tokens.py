@@ -83,7 +83,7 @@ def test_a_token_is_refreshed_in_its_last_minute(any_db, sso, cipher, left, refr
     assert len(sso.calls) == refreshes
 
 
-@pytest.mark.parametrize(("rotates", "most"), [(False, 5), (True, 6)])
+@pytest.mark.parametrize(("rotates", "most"), [(False, 6), (True, 7)])
 def test_a_refresh_stores_what_came_back(any_db, sso, cipher, rotates, most):
     # Given a login whose access token has run out
     user = log_in(sso, cipher)

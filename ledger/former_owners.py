@@ -1,0 +1,141 @@
+"""A sold character: its former owner's killmails are hidden at once, and deleted thirty days later.
+
+The row of `users` is always the current owner's. What the former owner had moves to tables that no query for pilots or
+killmails reads, so that it cannot be found by mistake. Until it is deleted it can be given back: to the former owner,
+when they log in again, or by the operator, should the sale have been EVE's mistake.
+
+The invariant: a killmail that a former owner had is kept as long as their row exists, whoever else unlinks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from database import db, execute, lock_clause, utcnow
+from ledger.unlinking import ONLY_THEIRS, delete_only_theirs, delete_user, lock_leaver, take_turns
+from models import FormerOwner, User
+
+#: How long a former owner's data is kept: time enough to notice that it was no sale.
+KEPT_FOR = timedelta(days=30)
+#: Former owners deleted by one tick, each in a transaction of their own.
+DELETED_PER_TICK = 5
+
+#: What only this former owner had.
+_ONLY_FORMER = """
+    SELECT mine.killmail_id FROM former_killmails mine WHERE mine.former_owner_id = ?
+      AND NOT EXISTS (SELECT 1 FROM user_killmails other WHERE other.killmail_id = mine.killmail_id)
+      AND NOT EXISTS (SELECT 1 FROM former_killmails other
+                      WHERE other.killmail_id = mine.killmail_id AND other.former_owner_id <> mine.former_owner_id)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """A former owner's data, for the operator."""
+
+    sold_at: datetime
+    killmails: int
+
+
+def latest(character_id: int) -> Former | None:
+    """What the latest former owner of a character had."""
+    row = FormerOwner.select().where(FormerOwner.character_id == character_id).order_by(FormerOwner.sold_at.desc())
+    former = row.first()
+    return None if former is None else Former(former.sold_at, former.links.count())
+
+
+def hide(user_id: int, owner_hash: str, *, sold_before: datetime | None = None) -> bool:
+    """The character has been sold by the owner with this hash: hide what they had, and delete their row of `users`.
+
+    Their syncs end, and what only they still wanted is not fetched. False, and nothing is done: the row is another
+    owner's by now, or (where `sold_before` is given) was not marked as sold before then.
+    """
+    with db.atomic():
+        user = lock_leaver(user_id)
+        if user is None or user.owner_hash != owner_hash:
+            return False
+        if sold_before is not None and (user.sold_at is None or user.sold_at >= sold_before):
+            return False
+        delete_only_theirs("ledger", ONLY_THEIRS, user_id)
+        former_id = _former_row(user)
+        execute(
+            """INSERT INTO former_killmails (former_owner_id, killmail_id, linked_at)
+               SELECT ?, l.killmail_id, l.linked_at
+               FROM user_killmails l JOIN killmails k ON k.killmail_id = l.killmail_id
+               WHERE l.user_id = ? ON CONFLICT DO NOTHING""",
+            (former_id, user_id),
+        )
+        delete_user(user_id)
+    return True
+
+
+def restore(user_id: int, *, owner_hash: str | None = None) -> int | None:
+    """Link to a user what a former owner of the same character had; returns how many killmails that were.
+
+    `owner_hash`: only what the owner with this hash had, and only if the user is that owner. Without it (the operator
+    says that there was no sale): what the latest former owner had. None: there is nothing to give back.
+    """
+    with db.atomic():
+        take_turns()
+        execute(f"SELECT id FROM users WHERE id = ? {lock_clause()}", (user_id,))
+        user = User.get_or_none(User.id == user_id)
+        if user is None or owner_hash not in (None, user.owner_hash):
+            return None
+        former = FormerOwner.select().where(FormerOwner.character_id == user.character_id)
+        if owner_hash is not None:
+            former = former.where(FormerOwner.owner_hash == owner_hash)
+        row = former.order_by(FormerOwner.sold_at.desc()).first()
+        if row is None:
+            return None
+        links = execute(
+            """INSERT INTO user_killmails (user_id, killmail_id, linked_at)
+               SELECT ?, killmail_id, linked_at FROM former_killmails WHERE former_owner_id = ?
+               ORDER BY killmail_id ON CONFLICT DO NOTHING""",
+            (user_id, row.id),
+        ).rowcount
+        execute("DELETE FROM former_owners WHERE id = ?", (row.id,))
+        execute(
+            """UPDATE users SET last_killmail_id = (
+                   SELECT MAX(l.killmail_id) FROM user_killmails l JOIN killmails k ON k.killmail_id = l.killmail_id
+                   WHERE l.user_id = users.id) WHERE id = ?""",
+            (user_id,),
+        )
+    return int(links)
+
+
+def delete_due(limit: int = DELETED_PER_TICK) -> int:
+    """Delete former owners whose thirty days are over, with the killmails that only they had; returns how many.
+
+    A user whose owner change was seen by a refresh, and who has not logged in since, is one of them. Idempotent.
+    """
+    before = utcnow() - KEPT_FOR
+    unclaimed = execute(
+        "SELECT id, owner_hash FROM users WHERE sold_at < ? ORDER BY sold_at LIMIT ?", (before, limit)
+    ).fetchall()
+    for user_id, owner_hash in unclaimed:
+        hide(user_id, owner_hash, sold_before=before)
+    due = execute("SELECT id FROM former_owners WHERE sold_at < ? ORDER BY sold_at LIMIT ?", (before, limit)).fetchall()
+    return sum(_delete(former_id, before) for (former_id,) in due)
+
+
+def _former_row(user: User) -> int:
+    """The row of this former owner, new or as it is from an earlier sale; the thirty days begin again."""
+    sold_at = user.sold_at or utcnow()
+    row = execute(
+        """INSERT INTO former_owners (character_id, character_name, owner_hash, sold_at) VALUES (?, ?, ?, ?)
+           ON CONFLICT (character_id, owner_hash) DO UPDATE SET sold_at = excluded.sold_at RETURNING id""",
+        (user.character_id, user.character_name, user.owner_hash, sold_at),
+    ).fetchall()
+    return int(row[0][0])
+
+
+def _delete(former_id: int, before: datetime) -> bool:
+    with db.atomic():
+        take_turns()
+        # Given back, or sold once more, since it was found.
+        if execute("SELECT 1 FROM former_owners WHERE id = ? AND sold_at < ?", (former_id, before)).fetchone() is None:
+            return False
+        delete_only_theirs("killmails", _ONLY_FORMER, former_id)
+        execute("DELETE FROM former_owners WHERE id = ?", (former_id,))
+    return True

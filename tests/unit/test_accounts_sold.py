@@ -1,0 +1,144 @@
+"""accounts.py on characters that change their owner: what is hidden, kept, given back and deleted, and incidents."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import pytest
+
+import accounts
+from database import execute, utcnow
+from esi import owner_changes
+from events import SessionsEnded
+from models import FormerKillmail, FormerOwner, Killmail, User, UserKillmail
+from tests.unit.fake_sso import expire, log_in, pilot
+from tests.web_app import make_killmail
+from tokens import NeedsLogin, access_token
+
+ONE, TWO = "owner-one", "owner-two"
+
+
+def links(user: User) -> set[int]:
+    return {link.killmail_id for link in UserKillmail.select().where(UserKillmail.user == user.id)}
+
+
+def a_month_later() -> None:
+    execute("UPDATE former_owners SET sold_at = ?", (utcnow() - timedelta(days=31),))
+
+
+def test_a_sold_character_starts_clean_and_the_former_owners_data_is_hidden(any_db, sso, cipher, monkeypatch):
+    ended: list[object] = []
+    monkeypatch.setattr(accounts, "publish", ended.append)
+    former = log_in(sso, cipher, pilot(owner_hash=ONE))
+    make_killmail(1, former)
+    User.update(last_killmail_id=1, list_fresh_until=utcnow() + timedelta(minutes=4)).execute()
+    known = User.get()
+    newcomer = log_in(sso, cipher, pilot(owner_hash=TWO))
+    assert [user.owner_hash for user in User.select()] == [TWO]
+    assert UserKillmail.select().count() == 0
+    assert newcomer.last_killmail_id is None
+    assert newcomer.session_epoch != former.session_epoch  # the id may be given out again
+    assert ended == [SessionsEnded(former.id)]
+    # It is no longer deleted at once
+    assert Killmail.select().count() == FormerKillmail.select().count() == 1
+    # And ESI is not asked sooner for it: the list is the character's
+    assert newcomer.list_fresh_until == known.list_fresh_until
+
+
+def test_each_owner_who_logs_in_again_finds_their_own(any_db, sso, cipher):
+    make_killmail(1, log_in(sso, cipher, pilot(owner_hash=ONE)))
+    make_killmail(2, log_in(sso, cipher, pilot(owner_hash=TWO)))
+    for _ in range(2):
+        assert links(log_in(sso, cipher, pilot(owner_hash=ONE))) == {1}
+        assert links(log_in(sso, cipher, pilot(owner_hash=TWO))) == {2}
+    assert User.select().count() == FormerOwner.select().count() == 1
+
+
+def test_after_a_month_it_is_deleted(any_db, sso, cipher):
+    make_killmail(1, log_in(sso, cipher, pilot(owner_hash=ONE)))
+    log_in(sso, cipher, pilot(owner_hash=TWO))
+    assert accounts.forget_former_owners() == 0
+    a_month_later()
+    assert accounts.forget_former_owners() == 1
+    assert Killmail.select().count() == FormerOwner.select().count() == 0
+    assert links(log_in(sso, cipher, pilot(owner_hash=ONE))) == set()
+
+
+def test_when_all_owners_change_nothing_is_deleted(any_db, sso, cipher, caplog):
+    """EVE changes how it names owners: each pilot's next login looks like a sale."""
+    characters = range(90_000_001, 90_000_007)
+    for number, character_id in enumerate(characters):
+        make_killmail(number, log_in(sso, cipher, pilot(character_id, ONE)))
+    for character_id in characters:
+        log_in(sso, cipher, pilot(character_id, TWO))
+    # They are synced again, which proves nothing about the former ones
+    for user in User.select():
+        expire(user)
+        assert access_token(user.id, sso, cipher)
+    a_month_later()
+    assert accounts.forget_former_owners() == 0
+    assert Killmail.select().count() == 6
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+
+
+@pytest.mark.parametrize("how", ["login", "refresh"])
+def test_single_sales_among_pilots_who_stay_are_deleted(any_db, sso, cipher, how):
+    stays = log_in(sso, cipher, pilot(90_000_100))
+    for character_id in range(90_000_001, 90_000_007):
+        log_in(sso, cipher, pilot(character_id, ONE))
+        log_in(sso, cipher, pilot(character_id, TWO))
+    assert owner_changes.is_incident()
+    if how == "login":
+        log_in(sso, cipher, pilot(90_000_100))
+    else:
+        expire(stays)
+        access_token(stays.id, sso, cipher)
+    a_month_later()
+    assert accounts.forget_former_owners() == 5, "so many at a time"
+    assert accounts.forget_former_owners() == 1
+
+
+def test_a_sale_that_a_refresh_sees_starts_the_month_and_ends_the_sessions(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    make_killmail(1, user)
+    sso.sell(cipher.decrypt(user.refresh_token), TWO)
+    expire(user)
+    with pytest.raises(NeedsLogin):
+        access_token(user.id, sso, cipher)
+    seen = User.get()
+    assert abs(seen.sold_at - utcnow()) < timedelta(minutes=1)
+    assert (seen.next_sync_at, seen.session_epoch == user.session_epoch) == (None, False)
+    User.update(sold_at=utcnow() - timedelta(days=31)).execute()
+    assert accounts.forget_former_owners() == 1
+    assert User.select().count() == Killmail.select().count() == 0
+
+
+def test_the_second_refusal_does_not_start_the_month_again(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    sso.sell(cipher.decrypt(user.refresh_token), TWO)
+    expire(user)
+    with pytest.raises(NeedsLogin):
+        access_token(user.id, sso, cipher)
+    first = utcnow() - timedelta(hours=1)
+    User.update(sold_at=first, recheck_at=utcnow(), next_sync_at=utcnow()).execute()
+    with pytest.raises(NeedsLogin):
+        access_token(user.id, sso, cipher)
+    assert (User.get().sold_at, User.get().refresh_token) == (first, None)
+
+
+@pytest.mark.parametrize("how", ["recheck", "login"])
+def test_an_owner_who_is_named_again_is_not_sold(any_db, sso, cipher, how):
+    user = log_in(sso, cipher)
+    refresh_token = cipher.decrypt(user.refresh_token)
+    sso.sell(refresh_token, TWO)
+    expire(user)
+    with pytest.raises(NeedsLogin):
+        access_token(user.id, sso, cipher)
+    sso.sell(refresh_token, ONE)
+    if how == "login":
+        log_in(sso, cipher)
+    else:
+        User.update(recheck_at=utcnow(), next_sync_at=utcnow()).execute()
+        access_token(user.id, sso, cipher)
+    assert (User.get().id, User.get().sold_at) == (user.id, None)
