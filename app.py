@@ -7,10 +7,8 @@ the API and its sockets. Under gunicorn (`app:create_app()`) every worker proces
 from __future__ import annotations
 
 import settings as settings_module  # isort: skip - first: it tells a Python that is too old for the rest
-import errno
 import logging
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -18,7 +16,6 @@ from datetime import timedelta
 
 from flask import Flask
 from peewee import PeeweeException
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import accounts
 import api.system
@@ -38,6 +35,7 @@ import web.open_files
 import web.pages
 import web.prefix
 import web.security
+import web.server
 import web.status
 from api.hub import Hub
 from api.session import SESSION_DAYS, form_token
@@ -122,15 +120,6 @@ def _close_connection(_error: BaseException | None) -> None:
         database.db.close()
 
 
-class _QuietHandler(WSGIRequestHandler):
-    """HTTP/1.1 with kept-alive connections; no line for every request."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        pass
-
-
 def main() -> int:
     """`python app.py`: serve until SIGTERM or Ctrl-C. Returns the exit code."""
     try:
@@ -139,7 +128,7 @@ def main() -> int:
         _prepare(settings)
         web.open_files.allow()
         app = create_app(settings)
-        server = _bind(settings.host, settings.port, app)
+        server = web.server.bind(settings.host, settings.port, app)
         stop_system = _start_system(settings)
     except (SettingsError, migrations.SchemaError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
@@ -167,30 +156,14 @@ def _start_system(settings: Settings) -> Callable[[], None]:
         raise SettingsError(str(error)) from error
 
 
-_HOST_ADVICE = "set HOST to an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all"
-
-
-def _bind(host: str, port: int, app: Flask) -> BaseWSGIServer:
-    """Raises OSError when the port is taken, or the host is not this machine's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        about_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
-        advice = "set PORT to another one, and EVE_CALLBACK_URL with it" if about_port else _HOST_ADVICE
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; {advice}") from error
-    with listener:  # the server works on a copy
-        return make_server(host, port, app, threaded=True, request_handler=_QuietHandler, fd=listener.fileno())
-
-
-def _serve(server: BaseWSGIServer, hub: Hub) -> None:
+def _serve(server: web.server.Server, hub: Hub) -> None:
     """Until a signal comes."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="web", daemon=True)
     thread.start()
-    log.info("Listening on http://%s:%s", server.host, server.port)
+    log.info("Listening on %s", web.server.url_of(server))
     # The system may hand the signal to any thread; Python acts on it only when this one wakes up.
     while not stop.wait(SIGNAL_SECONDS):
         pass

@@ -157,6 +157,7 @@ class Wire:
         with suppress(OSError):  # a client that has gone away again: whoever reads or writes finds out
             # Two small frames in a row: the second must not wait for the client's late acknowledgement of the first.
             ws.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ws.sock.settimeout(None)  # the server's limit is for requests: this connection may be quiet for hours
             ws.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
         ws.ws = ws.ws.connection  # without what was there for the handshake, and would stay for hours
         ws.sock = _WholeWrites(ws.sock)

@@ -19,19 +19,20 @@ import events
 import logs
 from api.transport_ws import EXTENSION
 from web import open_files
+from web.server import THREADS, with_brackets
 
 try:
     _settings = settings.current()
 except settings.SettingsError as error:
     sys.exit(f"error: {error}")
 
-bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
+bind = f"{with_brackets(_settings.host)}:{_settings.port}"
 proc_name = "killmail-sync"
 
 worker_class = "gthread"
 workers = 1
-#: `api.hub.MAX_SOCKETS` each hold a thread; a hundred are left for requests. Made when they are needed.
-threads = 1_100
+#: Made when they are needed.
+threads = THREADS
 #: Connections taken, with and without a thread: above `threads`, so that nobody is refused for keeping one alive.
 worker_connections = 1_500
 #: Seconds a kept-alive connection may be idle.

@@ -8,19 +8,17 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from werkzeug.serving import make_server
 
 from api import transport_ws
-from app import _QuietHandler
 from models import User
 from tests.api.socket_client import Client, cookie_of
+from web.server import bind
 
 
 @pytest.fixture
 def server_port(app: Flask) -> Iterator[int]:
     """The port of a threaded server of `app`. Its sockets are closed with it."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_QuietHandler)
-    server.daemon_threads = True  # type: ignore[attr-defined]
+    server = bind("127.0.0.1", 0, app)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server.port

@@ -24,6 +24,7 @@ from models import User
 from tests.acceptance.processes import wait_until
 from tests.api.socket_client import PATIENCE, Client
 from tests.web_app import make_user
+from web.server import RequestHandler
 
 Connect = Callable[..., Client]
 
@@ -92,6 +93,16 @@ def test_nobody_rings_into_a_file_that_was_given_the_number_of_a_closed_bell() -
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_the_servers_limit_on_silence_is_for_requests(
+    connect: Connect, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dashboard on which nothing happens says nothing for hours."""
+    monkeypatch.setattr(RequestHandler, "timeout", 0.2)
+    client = connect(viewer)
+    assert client.quiet(0.6)
+    client.settle()
 
 
 def test_a_socket_has_one_thread(connect: Connect, viewer: User) -> None:
