@@ -21,6 +21,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.types import Options
 
+from clock import CLOCKS_APART
+from database import clock
 from esi.answers import INT64_MAX, MalformedError, text
 from esi.errors import SsoInvalidToken, SsoUnavailable
 
@@ -142,13 +144,15 @@ class Verifier:
         # Audience and issuer have forms PyJWT does not know and are checked by hand. `iat` is not checked: a clock
         # that is slow by a minute would otherwise refuse every fresh login.
         options: Options = {"require": ["exp", "sub"], "verify_aud": False, "verify_iss": False, "verify_iat": False}
+        options["verify_nbf"] = False  # likewise: `_is_premature` allows for clocks that differ
         check, message = "form", "it is malformed"
         try:
-            return jwt.decode(access_token, key, algorithms=[algorithm], options=options, leeway=LEEWAY)
+            claims = jwt.decode(access_token, key, algorithms=[algorithm], options=options, leeway=LEEWAY)
+            if not _is_premature(claims.get("nbf", 0)):
+                return claims
+            check, message = "expiry", "it is not valid yet; check this machine's clock"
         except jwt.ExpiredSignatureError:
             check, message = "expiry", "it has expired"
-        except jwt.ImmatureSignatureError:
-            check, message = "expiry", "it is not valid yet; check this machine's clock"
         except jwt.InvalidSignatureError:
             check, message = "signature", "its signature is wrong"
         except (jwt.MissingRequiredClaimError, jwt.exceptions.InvalidSubjectError):
@@ -236,6 +240,11 @@ def _scopes(value: Any) -> frozenset[str]:
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise SsoInvalidToken("scopes", "scp is neither text nor a list of texts")
     return frozenset(entries)
+
+
+def _is_premature(not_before: Any) -> bool:
+    """Whether a token becomes valid later than any clock's error explains. Raises ValueError and TypeError."""
+    return float(not_before) > clock.now() + CLOCKS_APART.total_seconds()
 
 
 def _expires_at(value: Any) -> datetime:

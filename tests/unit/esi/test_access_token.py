@@ -98,6 +98,12 @@ def test_a_clock_that_is_slow_refuses_no_fresh_token(sso, world):
     assert sso.verify(world.token(iat=int(time.time()) + 90)).character_id
 
 
+@pytest.mark.parametrize("seconds", [51, 100, 290])
+def test_a_machine_that_is_behind_takes_a_token_that_is_valid_from_now_on(sso, world, seconds):
+    """By its clock the token will be valid in a while; the SSO has just made it."""
+    assert sso.verify(world.token(nbf=int(time.time()) + seconds)).character_id
+
+
 #: Changed claims, and the check that refuses them. Each token is signed with the SSO's own key.
 WRONG_CLAIMS = [
     ({"exp": 1_600_000_000}, "expiry"),
