@@ -48,13 +48,18 @@ def _all_differences(
     stored = dict(execute("SELECT killmail_id, killmail_hash FROM killmails").fetchall())
     yield from (f"killmail {killmail_id} is missing" for killmail_id in sorted(expected.keys() - stored.keys()))
     yield from (f"killmail {killmail_id} stood in no list" for killmail_id in sorted(stored.keys() - listed_by_anyone))
-    for character_id, listed in lists.items():
-        yield from _link_differences(character_id, set(listed))
-    for killmail_id in sorted(expected.keys() & stored.keys()):
+    named: dict[int, set[int]] = {}  # characters, by killmail
+    for killmail_id in sorted(expected):
+        body = session.get(f"{control}/killmails/{killmail_id}", timeout=60).json()
+        named[killmail_id] = {one.get("character_id") for one in (body["victim"], *body["attackers"])}
+        if killmail_id not in stored:
+            continue
         if stored[killmail_id] != expected[killmail_id]:
             yield f"killmail {killmail_id} has another hash"
-        body = session.get(f"{control}/killmails/{killmail_id}", timeout=60).json()
         yield from _body_differences(killmail_id, body)
+    for character_id, listed in lists.items():
+        # What a list holds without naming the character is fetched and stored, and not shown to its pilot.
+        yield from _link_differences(character_id, {each for each in listed if character_id in named[each]})
 
 
 def _link_differences(character_id: int, listed: set[int]) -> Iterator[str]:

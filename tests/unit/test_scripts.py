@@ -25,7 +25,7 @@ from rich.console import Console
 from database import db, execute, utcnow
 from killmails import to_json
 from ledger.storing import load
-from models import Killmail, Sync, User, UserKillmail, Victim
+from models import Attacker, Killmail, Sync, User, UserKillmail, Victim
 from settings import NAMES, ROOT
 from tests.web_app import link, make_killmail, make_user
 
@@ -341,8 +341,9 @@ class TestTruth:
     def pilots(self, sqlite_db: Database, requests_mock: requests_mock.Mocker) -> Iterator[list[User]]:
         with db.connection_context():
             pilots = [make_user(11), make_user(12)]
-            make_killmail(1, *pilots)
+            make_killmail(1, *pilots, victim_id=11)
             make_killmail(2, pilots[1])
+            Attacker.update(character_id=12).execute()
             hashes = {row.killmail_id: row.killmail_hash for row in Killmail.select()}
             for killmail_id in hashes:
                 killmail = load(killmail_id)
@@ -365,6 +366,18 @@ class TestTruth:
         Killmail.delete().where(Killmail.killmail_id == 2).execute()
         assert self.differences() == ["killmail 2 is missing"]
         assert self.differences(11) == []  # stood in no list of that pilot's
+
+    def test_one_that_does_not_name_a_pilot_who_listed_it_is_stored_and_not_linked(
+        self, pilots: list[User], requests_mock: requests_mock.Mocker
+    ) -> None:
+        """ESI's list was another pilot's."""
+        rows = Killmail.select().order_by(Killmail.killmail_id)
+        all_of_them = [[row.killmail_id, row.killmail_hash] for row in rows]
+        characters = {key: {"killmails": all_of_them} for key in ("11", "12")}
+        requests_mock.get(f"{CONTROL}/truth", json={"characters": characters})
+        assert self.differences() == []
+        link(pilots[0], 2)
+        assert self.differences() == ["killmail 2 is wrongly linked to character 11"]
 
     def test_a_lost_and_a_wrong_link(self, pilots: list[User]) -> None:
         UserKillmail.delete().where(UserKillmail.user == pilots[1].id, UserKillmail.killmail_id == 2).execute()
