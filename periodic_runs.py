@@ -1,7 +1,8 @@
 """Work that some process does now and then: whose turn it is, and how far it has got. One row for each kind of work.
 
 The invariant: of any number of processes that find the work due at once, one does it, because its turn is a conditional
-update. A process that dies in the middle leaves it to the next turn. What the work is, is left to the caller.
+update. A process that dies in the middle leaves it to the next turn. What the work is, is left to the caller; a turn
+that a wrong clock put far ahead is repaired by `deadlines.py`, which allows for a day.
 """
 
 from __future__ import annotations
@@ -10,24 +11,17 @@ from datetime import timedelta
 
 from database import execute, utcnow
 
-#: A turn that is further ahead was written by a clock that was wrong: no work here is as rare as that.
-FARTHEST = timedelta(days=2)
-
 
 def begin(name: str, every: timedelta) -> bool:
     """Whether the caller is to do the work now. It is due again after `every`."""
     now = utcnow()
     # Read first: a write takes SQLite's only lock, and the work is hardly ever due.
-    row = execute(
-        "SELECT 1 FROM periodic_runs WHERE name = ? AND due_at > ? AND due_at <= ?", (name, now, now + FARTHEST)
-    ).fetchone()
-    if row is not None:
+    if execute("SELECT 1 FROM periodic_runs WHERE name = ? AND due_at > ?", (name, now)).fetchone() is not None:
         return False
     begun = execute(
         "INSERT INTO periodic_runs (name, due_at) VALUES (?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at "
-        "WHERE periodic_runs.due_at <= ? OR periodic_runs.due_at > ?",
-        (name, now + every, now, now + FARTHEST),
+        "ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at WHERE periodic_runs.due_at <= ?",
+        (name, now + every, now),
     )
     return bool(begun.rowcount > 0)
 

@@ -18,9 +18,11 @@ import prices
 import row_counts
 import runtime
 import settings
+import stale_names
 import tokens
 from actors import sending
 from actors.dispatching import dispatch_now
+from actors.name_refresh import refresh_names
 from actors.names import names_wanted, resolve_names
 from actors.prices import refresh_prices
 from actors.queues import CLOCKS_APART_MS, FIRST, MAINTENANCE, SECOND
@@ -98,5 +100,7 @@ def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     if prices.wanted():
         sending.send(refresh_prices)
     dispatch_now()
+    if stale_names.is_due():
+        sending.send(refresh_names)
     # Last: it may take a while where there are many rows, and nothing waits for it.
     row_counts.recount_if_due()

@@ -328,12 +328,15 @@ def forget_idle(prefix: str, after: str, now: float, limit: int) -> tuple[str, i
     ]
     deleted = 0
     if idle:
+        keys = [key for key, *_ in idle]
         marks = ", ".join(["(?, ?, ?, ?)"] * len(idle))
+        # The keys are named alone as well: no engine looks up the rows of a list in the index.
         deleted = execute(
-            "DELETE FROM rate_buckets WHERE bucket IN (SELECT bucket FROM rate_buckets "
-            f"WHERE (bucket, window_seconds, spends, closed_until) IN (VALUES {marks}) "
+            f"DELETE FROM rate_buckets WHERE bucket IN (SELECT bucket FROM rate_buckets "
+            f"WHERE bucket IN ({placeholders(keys)}) "
+            f"AND (bucket, window_seconds, spends, closed_until) IN (VALUES {marks}) "
             f"{lock_clause(skip_locked=True)}) {_unsynced()}",
-            [value for row in idle for value in row],
+            [*keys, *(value for row in idle for value in row)],
         ).rowcount
     return (str(rows[-1][0]) if len(rows) == limit else ""), int(deleted)
 
