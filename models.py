@@ -79,7 +79,7 @@ class User(Table):
     expires_at: Any = DateTimeField(null=True)  # of the access token
     token_version: Any = IntegerField(default=0)
     refresh_claimed_until: Any = DateTimeField(null=True)
-    needs_login_reason: Any = TextField(null=True)  # set only when SSO refused the refresh token or the owner changed
+    needs_login_reason: Any = TextField(null=True)  # the SSO refused the refresh token, or named another owner
     session_epoch: Any = IntegerField(default=0)  # a session of an older epoch is signed out
     list_etag: Any = TextField(null=True)  # of page 1, stored once a list was read to its end
     list_fresh_until: Any = DateTimeField(null=True)  # ESI's cache: no list request before

@@ -36,8 +36,9 @@ PROBE_SECONDS = refresh_slots.LEASE_SECONDS
 #: Seconds by which a user whose refresh failed comes back after the others: if the fault is the user's own after all,
 #: another user finds the SSO well before.
 AFTER_THE_OTHERS = 5.0
-#: Seconds to wait for a slot, and between two looks whether one is free. A refresh takes well under a second.
-SLOT_WAIT_SECONDS, SLOT_POLL_SECONDS = 2.0, 0.1
+#: Seconds to wait for a slot: for a pilot who waits as well, and for the background, whose thread has other work. And
+#: between two looks whether one is free. A refresh takes well under a second.
+INTERACTIVE_WAIT_SECONDS, BACKGROUND_WAIT_SECONDS, SLOT_POLL_SECONDS = 2.0, 0.5, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,12 @@ class SsoBusy(Exception):
     """As many refreshes as may be are in progress; nothing is wrong with the SSO."""
 
 
-def enter(owner: int, *, interactive: bool = False, wait_seconds: float = SLOT_WAIT_SECONDS) -> Permit:
-    """Permission for one refresh of this user. Raises SsoClosed, and SsoBusy when no slot is free for that long.
+def enter(owner: int, *, interactive: bool = False) -> Permit:
+    """Permission for one refresh of this user. Raises SsoClosed, and SsoBusy when no slot becomes free in time.
 
     One statement where the gate is open and a slot is free.
     """
-    deadline = time.monotonic() + wait_seconds
+    deadline = time.monotonic() + (INTERACTIVE_WAIT_SECONDS if interactive else BACKGROUND_WAIT_SECONDS)
     while True:
         slot = refresh_slots.take(GATE, _COUNTED, interactive=interactive)
         if slot is not None:
@@ -177,7 +178,7 @@ def _probe(owner: int, now: float, gate: rate_store.Gate, *, interactive: bool) 
         raise SsoClosed(gate.reason, opens - now)
     slot = refresh_slots.take(None, _COUNTED, interactive=interactive)
     if slot is None:
-        raise SsoClosed(gate.reason, SLOT_WAIT_SECONDS)
+        raise SsoClosed(gate.reason, INTERACTIVE_WAIT_SECONDS)
     if not rate_store.take_probe(GATE, now, now + PROBE_SECONDS):
         refresh_slots.release(slot)
         raise SsoClosed(gate.reason, PROBE_SECONDS)

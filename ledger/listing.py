@@ -265,6 +265,9 @@ def fail_sync(
         )
         execute(f"SELECT id FROM users WHERE id = ? {lock_clause()}", row)
         failures = User.get_by_id(row[0]).consecutive_failures + 1
+        if longest is not None:
+            # Counted no further than that: a failure of another kind that follows must not cost a day either.
+            failures = min(failures, sum(step <= longest for step in FAILED_SYNC_BACKOFF))
         pushed_out = backoff(FAILED_SYNC_BACKOFF, failures)
         if longest is not None:
             pushed_out = min(pushed_out, longest)

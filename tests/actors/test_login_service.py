@@ -8,10 +8,11 @@ import pytest
 
 import runtime
 from actors.schedule import queue_due_users
+from actors.users import sync_user
 from database import utcnow
 from esi.sso_gate import USERS_THAT_CLOSE
 from ledger.rules import LIST_BACKOFF, LOGIN_SERVICE_BACKOFF
-from models import Gate, Sync, SyncState, User
+from models import Gate, Sync, SyncState, Trigger, User
 from simulator.grants import OddAnswer
 from tests.actors.asking import ask, only_sync
 from tests.actors.simulated import Pilot, Simulated
@@ -42,6 +43,25 @@ def last_sync_of(pilot: Pilot) -> Sync:
 
 def set_sso_down(simulated: Simulated, *, down: bool) -> None:
     simulated.call(lambda state: setattr(state, "sso_down_until", 4e9 if down else 0.0))
+
+
+def test_an_expired_token_costs_one_call_and_four_statements_more(simulated, sync, statements):
+    """The lease, the slot (which asks the gate, too), giving the slot back, and the tokens."""
+    pilot = simulated.pilot(3)
+    sync(pilot)
+    spent = []
+    for expired in (False, True):
+        if expired:
+            expire_all()
+        before = refreshes(simulated)
+        asked = ask(pilot, Trigger.SCHEDULE)
+        statements.clear()
+        assert asked.sync_id is not None
+        sync_user.fn(asked.sync_id)
+        spent.append(len([sql for sql in statements if not sql.startswith(("BEGIN", "COMMIT"))]))
+    assert refreshes(simulated) == before + 1
+    assert spent[1] - spent[0] == 4
+    assert last_sync_of(pilot).state == SyncState.FINISHED
 
 
 @pytest.mark.parametrize("answer", ODD_ANSWERS.values(), ids=ODD_ANSWERS.keys())
@@ -104,6 +124,7 @@ def test_the_only_pilot_is_due_again_within_the_hour_however_long_the_sso_was_do
             tick()
         assert only_failed(pilot)
         assert pilot.user.next_sync_at <= utcnow() + LOGIN_SERVICE_BACKOFF
+        assert pilot.user.consecutive_failures <= 3, "the next failure of another kind costs no day either"
     set_sso_down(simulated, down=False)
     assert sync(pilot).state == SyncState.FINISHED
 
