@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from database import execute, insert_rows, is_sqlite, lock_clause
+from database import execute, insert_rows, is_sqlite, lock_clause, placeholders
 
 #: Refreshes at once: one less than the SSO allows, for the login whose code it exchanges meanwhile.
 SLOTS = 4
@@ -32,7 +32,7 @@ class Slot:
     failures_noted: int = 0
 
 
-def take(gate: str | None, failures_of: tuple[str, str], *, interactive: bool) -> Slot | None:
+def take(gate: str | None, failures_of: tuple[str, ...], *, interactive: bool) -> Slot | None:
     """Take a free slot; None if there is none, or if `gate` (where given) is not open.
 
     One statement, because every refresh runs it: it also counts what `failing_owners` holds for `failures_of`.
@@ -43,7 +43,7 @@ def take(gate: str | None, failures_of: tuple[str, str], *, interactive: bool) -
         WHERE id = (SELECT id FROM refresh_slots WHERE {_free()} AND id <= ? ORDER BY id LIMIT 1
                     {lock_clause(skip_locked=True)})
           AND NOT EXISTS (SELECT 1 FROM gates WHERE name = ? AND failures > 0)
-        RETURNING id, held_until, (SELECT COUNT(*) FROM failing_owners WHERE gate IN (?, ?))
+        RETURNING id, held_until, (SELECT COUNT(*) FROM failing_owners WHERE gate IN ({placeholders(failures_of)}))
         """,
         (_last(interactive=interactive), gate or "", *failures_of),
     ).fetchall()

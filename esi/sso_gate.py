@@ -19,7 +19,7 @@ import secrets
 import time
 from dataclasses import dataclass, replace
 
-from esi import failing_owners, rate_store, refresh_slots
+from esi import failing_owners, owner_changes, rate_store, refresh_slots
 from esi.rate_limit import back_off
 from esi.refresh_slots import Slot
 
@@ -172,7 +172,7 @@ def failed(
 def _probe(owner: int, now: float, gate: rate_store.Gate, *, interactive: bool) -> Permit:
     """Become the one that tries a gate whose pause is over. Raises SsoClosed."""
     opens = gate.closed_until
-    if opens <= now and any(failing_owners.includes(name, owner) for name in _COUNTED):
+    if opens <= now and any(failing_owners.includes(name, owner) for name in (GATE, VERDICTS)):
         opens += AFTER_THE_OTHERS
     if opens > now:
         raise SsoClosed(gate.reason, opens - now)
@@ -190,5 +190,5 @@ def _anonymous() -> int:
     return -1 - secrets.randbits(62)
 
 
-#: Under what `failing_owners` counts for this gate.
-_COUNTED = (GATE, VERDICTS)
+#: What `failing_owners` counts that a successful refresh may forget.
+_COUNTED = (GATE, VERDICTS, owner_changes.GATE)

@@ -82,7 +82,7 @@ def refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, in
         sso_gate.answered(permit)
     else:
         _believe(user, permit, "their access tokens lack the scope")
-    return _store(user, fresh, refresh_token, identity, cipher)
+    return _store(user, fresh, refresh_token, identity, cipher, permit)
 
 
 def _enter(user: User, *, interactive: bool) -> Permit:
@@ -155,7 +155,9 @@ def _believe(user: User, permit: Permit, verdict: str) -> None:
         raise TokenUnavailable(closed.reason, closed.wait + AFTER_THE_OTHERS)
 
 
-def _store(user: User, fresh: TokenSet, refresh_token: str, identity: Identity, cipher: TokenCipher) -> str:
+def _store(
+    user: User, fresh: TokenSet, refresh_token: str, identity: Identity, cipher: TokenCipher, permit: Permit
+) -> str:
     usable = KILLMAIL_SCOPE in identity.scopes
     stored = swap(
         user,
@@ -173,7 +175,8 @@ def _store(user: User, fresh: TokenSet, refresh_token: str, identity: Identity, 
     )
     if not stored:
         return _stored_meanwhile(user, cipher)
-    owner_changes.unchanged(user.created_at)
+    if permit.slot.failures_noted:
+        owner_changes.unchanged(user.created_at)
     if not usable:
         log.warning("user %s: the refreshed access token lacks the scope; %s", user.id, what_follows(user))
         raise NeedsLogin(NO_SCOPE)

@@ -13,6 +13,7 @@ import pytest
 import tokens
 from accounts import TokenState, token_state
 from database import utcnow
+from esi import owner_changes
 from esi.errors import SsoUnavailable
 from esi.sso_gate import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, USERS_THAT_CLOSE
 from models import FailingOwner, Gate, User
@@ -142,7 +143,7 @@ def test_an_incident_marks_at_most_four_and_all_heal_without_anyones_help(users,
         time_passes(LONGEST_PAUSE_SECONDS + 10)
         waits(users[USERS_THAT_CLOSE - 1 + number % 4], sso, cipher)
     assert states(users).count(TokenState.OK) == len(users) - USERS_THAT_CLOSE + 1
-    [line] = caplog.records
+    [line] = [record for record in caplog.records if record.name == "esi.sso_gate"]
     assert "EVE_CLIENT_ID" in line.getMessage()
     # And those whose recheck falls into it are not marked for good
     an_hour_passes()
@@ -155,7 +156,8 @@ def test_an_incident_marks_at_most_four_and_all_heal_without_anyones_help(users,
     assert all(access_token(user.id, sso, cipher) for user in reversed(users))
     assert states(users) == [TokenState.OK] * len(users)
     assert User.select().where(User.recheck_at.is_null(False)).count() == 0
-    assert FailingOwner.select().count() == 0
+    # Owner changes are forgotten by users who were here before; moving the clock made these users younger than that.
+    assert FailingOwner.select().where(FailingOwner.gate != owner_changes.GATE).count() == 0
     assert not Gate.select().where(Gate.failures > 0).exists()
 
 
