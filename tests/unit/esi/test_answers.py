@@ -100,7 +100,7 @@ BUCKET = {"X-Ratelimit-Limit": "3600/15m", "Retry-After": "12"}
 #: status, body, headers -> class, permanent, retry_after. Bodies: esi/README.md §2.5, §3, §4, §5.
 ERRORS = [
     (401, {"error": "Unauthorized - Invalid token"}, {}, EsiUnauthorized, False, None),
-    (403, {"error": "token is not valid for scope"}, {}, EsiForbidden, True, None),
+    (403, {"error": "token is not valid for scope"}, {}, EsiForbidden, False, None),
     (403, {"error": "Character does not have required role(s)"}, {}, EsiForbidden, False, None),
     (403, b"<html>Forbidden</html>", {}, EsiForbidden, False, None),
     (404, {"error": "Not found"}, {}, EsiNotFound, False, None),
