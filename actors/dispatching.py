@@ -49,11 +49,14 @@ def dispatch_now() -> int:
     background = limiter.allowance(KILLMAIL, THIS_ADDRESS, background=True, upcoming=upcoming)
     if interactive.probe and _status_goes_first():
         return 0
-    allowed = ledger.Allowed(interactive.requests, background.requests, probe=interactive.probe)
+    allowed = ledger.Allowed(
+        interactive.requests, background.requests, probe=interactive.probe, doubtful=interactive.doubtful
+    )
     outgoing = ledger.dispatch(allowed, window())
     sent = _send(outgoing)
     wakes = [_blocked_until(interactive, interactive=True), _blocked_until(background, interactive=False)]
-    wake_for(min((at for at in [*wakes, ledger.next_due()] if at is not None), default=None))
+    wakes += [_doubtful_blocked_until(interactive), ledger.next_due()]
+    wake_for(min((at for at in wakes if at is not None), default=None))
     return sent
 
 
@@ -109,3 +112,11 @@ def _blocked_until(allowance: Allowance, *, interactive: bool) -> datetime | Non
     for sync_id in ledger.show_waiting(until, allowance.reason or "ESI", interactive=interactive):
         publish(SyncChanged(sync_id))
     return until
+
+
+def _doubtful_blocked_until(interactive: Allowance) -> datetime | None:
+    """When rows that ESI is likely to refuse may be sent again, if they may not now and anything is left to send."""
+    if interactive.doubtful_at is None:
+        return None
+    anything = ledger.has_pending(interactive=True) or ledger.has_pending(interactive=False)
+    return from_epoch(interactive.doubtful_at) if anything else None

@@ -17,6 +17,7 @@ from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, E
 from esi.rate_limit import KILLMAIL
 from events import KillmailStored, publish
 from killmails import MalformedKillmail, hash_matches, parse_killmail
+from ledger.refusals import REFUSALS_ALLOWED
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +78,20 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
     else:
         asked = error.retry_after if isinstance(error, EsiRateLimited) else None
         finish_if_complete(ledger.defer(held.claim, str(error), refused=refused, retry_after=asked))
+        if refused:
+            _count_refusal(killmail_id)
         if held.permit.is_probe:
             dispatch_now()  # sends nothing while the road is closed, and plans for the next probe
         else:
             wake_for(ledger.next_due())
+
+
+def _count_refusal(killmail_id: int) -> None:
+    for put in ledger.count_refusal(killmail_id):
+        logger.warning(
+            "sync %s: ESI refused %s of its killmails within a minute; its other %s go behind all other syncs'",
+            put.sync_id, REFUSALS_ALLOWED, put.killmails,
+        )  # fmt: skip
 
 
 def _asks_everybody(error: EsiError | MalformedKillmail) -> bool:

@@ -237,6 +237,7 @@ class FetchClaims(Middleware):
                 background=background,
                 failed_before=claim.attempts > 0,
                 subject=claim.killmail_id,
+                doubtful=claim.doubtful,
             )
         except Closed as closed:
             ledger.release(claim)

@@ -25,6 +25,7 @@ from esi.roads import (
     CROWDED,
     DOWNTIME,
     DOWNTIME_FAILURES,
+    ERRORS_RESERVED,
     FIRST_PROBE_SECONDS,
     Closed,
     ClosingLog,
@@ -58,18 +59,23 @@ WORTH_SWEEPING = 4
 UNLIMITED = 1_000_000
 #: A class whose allowance is used up is woken when a hundredth of it is back, not for every token.
 WORTH_WAKING = 100
+#: Doubtful requests are sent again when so many of them may be: one for each error that returns would be a crawl.
+WORTH_DOUBTING = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """How many requests may still be made now. With none, `reopens_at` (seconds since the epoch) and `reason` say
     when and why; both are None otherwise. `probe`: ESI was found down, and the one request finds out whether it is
-    still."""
+    still. `doubtful`: how many of the requests may be ones that ESI is likely to refuse; with none of these,
+    `doubtful_at` says when a few may be made again."""
 
     requests: int
     reopens_at: float | None
     reason: str | None
     probe: bool = False
+    doubtful: int = ERRORS_RESERVED
+    doubtful_at: float | None = None
 
 
 class Limiter:
@@ -93,13 +99,15 @@ class Limiter:
         failed_before: bool = False,
         conditional: bool = False,
         subject: int | None = None,
+        doubtful: bool = False,
     ) -> RequestPermit:
         """A permit for one request of `owner` (a character's id, or one name for this address), to be sent now.
 
         `failed_before`: the same request has failed already, which may be its own fault and not ESI's. `conditional`:
         it is likely to be answered 304, whose price is reserved; only for a bucket that no other request uses until
         then, because what another answer costs more is counted only when it has come. `subject`: the id that a refusal
-        of this request concerns, where it is not the owner: a killmail's.
+        of this request concerns, where it is not the owner: a killmail's. `doubtful`: ESI is likely to refuse it; it
+        is sent only while more than half of our errors are left.
 
         Sleeps until its slot, HORIZON_SECONDS at most. Raises Closed where it would have to wait for longer. Must not
         be called within a transaction: its locks would hold up every other process while this one sleeps.
@@ -110,7 +118,7 @@ class Limiter:
         cost = cost_of(304) if conditional else group.cost
         if subject is None and group.per_owner and owner.isdecimal():
             subject = int(owner)
-        reserved = self._reserve(group, _key(group, owner), background, cost)
+        reserved = self._reserve(group, _key(group, owner), background, cost, doubtful)
         reserved = replace(reserved, failed_before=failed_before, subject=subject)
         try:
             slot_at = self._await_slot(deadline)
@@ -135,7 +143,9 @@ class Limiter:
         reserve = reserve_of(left.allowance, background=background)
         requests = (left.remaining(view.now) - reserve) // group.cost
         if requests > 0 and not left.is_closed(view.now):
-            return Allowance(1 if probe or left.on_trial else requests, None, None, probe)
+            errors = max(0, view.errors.remaining(view.now) - ERRORS_RESERVED)
+            again = None if errors else view.errors.reopens_at(view.now, WORTH_DOUBTING, ERRORS_RESERVED)
+            return Allowance(1 if probe or left.on_trial else requests, None, None, probe, errors, again)
         worth_waking = max(group.cost, left.allowance // WORTH_WAKING)
         return Allowance(0, left.reopens_at(view.now, worth_waking, reserve), why_closed(left, view.now))
 
@@ -180,27 +190,29 @@ class Limiter:
         """The state of every group's buckets, and every gate that is closed, for operators."""
         return self._overview.read()
 
-    def _reserve(self, group: RateGroup, key: str, background: bool, cost: int) -> Reservation:
+    def _reserve(self, group: RateGroup, key: str, background: bool, cost: int, doubtful: bool) -> Reservation:
         for _ in range(UNLOCKED_TRIES):
             with self._turn:
-                reserved = self._try_to_reserve(group, key, background, cost)
+                reserved = self._try_to_reserve(group, key, background, cost, doubtful)
             if reserved is not None:
                 return reserved
         # Many want the same row: take turns.
         with rate_store.transaction():
             rate_store.lock_bucket(key)
-            reserved = self._try_to_reserve(group, key, background, cost)
+            reserved = self._try_to_reserve(group, key, background, cost, doubtful)
         if reserved is None:
             raise Closed(self._clock.now() + self._interval, CROWDED, key)
         return reserved
 
-    def _try_to_reserve(self, group: RateGroup, key: str, background: bool, cost: int) -> Reservation | None:
+    def _try_to_reserve(
+        self, group: RateGroup, key: str, background: bool, cost: int, doubtful: bool
+    ) -> Reservation | None:
         """None if somebody else changed something meanwhile. Raises Closed."""
         view = rate_store.read(key, self._clock)
         if group.bucketed and view.bucket is None:
             rate_store.create_bucket(key, group)
             return None
-        self._refuse(view, group, key, background)
+        self._refuse(view, group, key, background, doubtful)
         spent = None
         if view.bucket is not None:
             spent = _spend(view.bucket, view, cost)
@@ -213,9 +225,9 @@ class Limiter:
             return None
         return reserved
 
-    def _refuse(self, view: View, group: RateGroup, key: str, background: bool) -> None:
+    def _refuse(self, view: View, group: RateGroup, key: str, background: bool, doubtful: bool) -> None:
         """Raise Closed unless every road is open."""
-        closed = closed_gate(view, group)
+        closed = closed_gate(view, group, doubtful=doubtful)
         if closed is not None:
             raise closed
         bucket = view.bucket

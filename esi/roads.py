@@ -28,6 +28,8 @@ OUR_ERRORS = "ESI gave so many errors that asking on could reach its error limit
 TOLD_TO_WAIT = "ESI asks us to wait"
 CROWDED = "other requests to ESI go first"
 
+#: Errors a minute that are kept for requests that are not expected to fail.
+ERRORS_RESERVED = ERRORS.allowance // 2
 #: Seconds after its time within which a gate or bucket that is closed again was never open.
 STILL_CLOSED_SECONDS = 60.0
 #: Closings that are forgotten with one permit, so that none of them is held up by a thousand.
@@ -56,12 +58,15 @@ class Closed(Exception):
         self.road = road
 
 
-def closed_gate(view: View, group: RateGroup) -> Closed | None:
-    """The gate that keeps the group's requests back longest, or None where none does."""
+def closed_gate(view: View, group: RateGroup, *, doubtful: bool = False) -> Closed | None:
+    """The gate that keeps the group's requests back longest, or None where none does.
+
+    `doubtful`: ESI is likely to refuse the request. Half of the errors we allow ourselves are for those.
+    """
     on_the_way = ((name, view.gates.get(name)) for name in (DOWNTIME, ERROR_LIMIT, group.name))
     closed = [(gate, name) for name, gate in on_the_way if gate is not None and gate.closed_until > view.now]
-    # Killmails and their lists go on where names have met too many that nobody knows.
-    reserve = 0 if group.bucketed else ERRORS.allowance // 2
+    # Killmails and their lists continue where names have met too many unknown ids, or killmails too many refusals.
+    reserve = 0 if group.bucketed and not doubtful else ERRORS_RESERVED
     if not view.errors.allows(view.now, ERRORS.cost, reserve):
         closed.append((Gate(view.errors.reopens_at(view.now, ERRORS.cost, reserve), OUR_ERRORS, 0), ERRORS.name))
     if not closed:

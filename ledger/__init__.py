@@ -35,6 +35,7 @@ from ledger.listing import (
     wait_with_sync,
 )
 from ledger.opening import Opened, Outcome, open_due_syncs, open_sync, retry_given_up
+from ledger.refusals import PutBehind, count_refusal
 from ledger.repair import (
     SyncToSend,
     fail_abandoned,
@@ -55,12 +56,14 @@ __all__ = [
     "Outgoing",
     "PageAdded",
     "Progress",
+    "PutBehind",
     "Settled",
     "SyncToSend",
     "Unlinked",
     "add_page",
     "claim",
     "claim_sync",
+    "count_refusal",
     "defer",
     "dispatch",
     "end_listing",

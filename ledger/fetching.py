@@ -158,7 +158,7 @@ def defer(claim: Claim, error: str, *, refused: bool = False, retry_after: float
     row = execute(
         f"""UPDATE ledger SET state = 'deferred', attempts = {counted} ELSE attempts + 1 END, not_before = ?,
             turn = CASE WHEN ? = 0 AND attempts + 1 < {ATTEMPTS_BEFORE_DEFERRED} THEN turn + {TURNS_LOST_BY_FAILURE}
-                        WHEN turn < {LAST_TURN} THEN turn + {LAST_TURN} ELSE turn END,
+                        ELSE turn - turn / {LAST_TURN} * {LAST_TURN} + 2 * {LAST_TURN} END,
             claimed_until = NULL, last_error = ?, refusals = ? WHERE {_HELD} RETURNING attempts""",
         (
             int(gives_up),

@@ -38,8 +38,8 @@ ESI_ASKS_TO_WAIT = "ESI asks to wait"
 #: How many turns a killmail that failed goes back: far enough that it does not hold up fresh ones, near enough that its
 #: sync ends soon. A sync's killmails have the turns 0, 1, 2, … in the order of its list; the lowest turn goes first.
 TURNS_LOST_BY_FAILURE = 50
-#: Turns from here on come after those of every list (ESI's longest has some 100,000 entries): killmails that no sync
-#: waits for any more, and those of a sync whose killmails ESI keeps refusing.
+#: Turns from here on come after those of every list (SYNC_MAX_PAGES of 1,000 entries is 50,000): those of a sync whose
+#: killmails ESI keeps refusing, and from twice this on killmails that were given up.
 LAST_TURN = 1_000_000
 #: Of every ten rows sent, the fifth is the oldest of its class, and the tenth is the oldest background row, whatever
 #: the turns say and however many logins there are: what is overtaken for ever would be lost with its list (90 days).
@@ -60,7 +60,7 @@ DOUBTFUL = f"(refusals > 0 OR turn >= {LAST_TURN})"
 #: Assignments that give a row that was given up its tries again, because a pilot asks for it. What ESI refused stays
 #: refused once, and so gets one try, behind everything else: a pilot's button must not cost the others ESI's errors.
 FRESH_TRY = f"""attempts = 0, not_before = NULL, refusals = CASE WHEN refusals > 0 THEN 1 ELSE 0 END,
-    turn = CASE WHEN refusals = 0 AND turn >= {LAST_TURN} THEN turn - {LAST_TURN} ELSE turn END"""
+    turn = CASE WHEN refusals = 0 THEN turn - turn / {LAST_TURN} * {LAST_TURN} ELSE turn END"""
 
 #: Error texts are bounded: they come from outside.
 MAX_ERROR_LENGTH = 300

@@ -285,10 +285,7 @@ class Model:
         row.refusals = row.refusals + 1 if refused else 0
         if row.refusals >= REFUSED_FOR_GOOD:
             row.attempts = max(row.attempts, GIVEN_UP)
-        if row.attempts < GIVEN_UP:
-            row.turn += TURNS_LOST
-        elif row.turn < LAST:
-            row.turn += LAST
+        row.turn = row.turn + TURNS_LOST if row.attempts < GIVEN_UP else row.turn % LAST + 2 * LAST
         row.put("deferred")
 
     def settled(self, killmail_id: int) -> None:
@@ -346,7 +343,7 @@ class Model:
         row.attempts = 0
         if row.refusals:
             row.refusals = 1
-        elif row.turn >= LAST:
-            row.turn -= LAST
+        else:
+            row.turn %= LAST
         if row.state == "deferred":
             row.put("pending")

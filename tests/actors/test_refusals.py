@@ -1,0 +1,107 @@
+"""Killmails that ESI refuses are their pilot's problem: they cost the others neither their turn nor ESI's errors."""
+
+from __future__ import annotations
+
+import runtime
+from actors.middleware import THIS_ADDRESS
+from database import execute
+from esi.rate_limit import ERRORS, KILLMAIL
+from ledger.rules import LAST_TURN
+from models import Sync, SyncState
+from tests.actors.asking import ask, rows, stored
+
+
+def refuse_all(simulated, pilot) -> None:
+    for killmail_id in simulated.list_of(pilot):
+        simulated.fault("killmail", "status:422", killmail_id=killmail_id)
+
+
+def refusals(simulated) -> int:
+    return sum(entry.status == 422 for entry in simulated.asked("killmail"))
+
+
+def is_open() -> bool:
+    return runtime.limiter().allowance(KILLMAIL, THIS_ADDRESS, background=False).reopens_at is None
+
+
+def test_a_pilot_whose_killmails_are_all_refused_delays_no_other_pilot_and_closes_no_gate(simulated, crew, later, tick):
+    # Given a pilot with 100 newer killmails that ESI refuses, and one with 20 good ones
+    good, bad = simulated.pilot(20), simulated.pilot(100)
+    refuse_all(simulated, bad)
+    asked = ask(bad)
+    ask(good)
+    # When both are fetched, without a wait
+    crew.drain(threads=4)
+    # Then the good ones are stored, and half of the errors that may be made in a minute are left
+    assert stored() == simulated.list_of(good)
+    assert refusals(simulated) <= ERRORS.allowance // 2 + 4
+    assert is_open()
+    # And the other sync ends, too, at the pace that the errors allow
+    for _ in range(9):
+        later(61)
+        before = refusals(simulated)
+        tick()
+        assert refusals(simulated) - before <= ERRORS.allowance // 2 + 4
+        assert is_open()
+    done = Sync.get_by_id(asked.sync_id)
+    assert (done.state, done.failed) == (SyncState.FINISHED, 100)
+    assert refusals(simulated) <= 200 + 8, "two tries each"
+
+
+def test_the_button_gives_what_was_refused_one_try_behind_everything_else(simulated, crew, later, tick):
+    good, bad = simulated.pilot(20), simulated.pilot(10)
+    refuse_all(simulated, bad)
+    ask(bad)
+    crew.drain()
+    later(10)
+    tick()
+    before = refusals(simulated)
+    assert {row.attempts for row in rows().values()} == {4}
+    ask(bad)
+    ask(good)
+    crew.drain(threads=2)
+    assert stored() == simulated.list_of(good)
+    assert refusals(simulated) - before == 10
+
+
+def test_a_killmail_that_another_pilot_wants_as_well_keeps_its_turn(simulated, crew):
+    bad, other = simulated.pilot(20), simulated.pilot()
+    refuse_all(simulated, bad)
+    shared = simulated.fight(bad, 1, other, late=True)
+    simulated.fault("killmail", "status:500", killmail_id=shared[0])
+    ask(other)
+    ask(bad)
+    crew.drain()
+    turns = {killmail_id: row.turn for killmail_id, row in rows().items()}
+    assert turns.pop(shared[0]) < LAST_TURN
+    assert any(turn >= LAST_TURN for turn in turns.values())
+
+
+def test_a_few_refusals_in_a_long_list_put_nothing_behind(simulated, crew):
+    pilot = simulated.pilot(40)
+    refused = simulated.list_of(pilot)[::10]
+    for killmail_id in refused:
+        simulated.fault("killmail", "status:422", killmail_id=killmail_id)
+    ask(pilot)
+    crew.drain()
+    assert set(rows()) == set(refused)
+    assert all(row.turn < LAST_TURN for row in rows().values())
+
+
+def test_doubtful_killmails_wait_while_half_of_the_errors_are_used_and_are_woken_for(
+    simulated, crew, post, later, tick
+):
+    pilot = simulated.pilot(3)
+    post.refuse("fetch_killmail")
+    ask(pilot)
+    crew.drain()
+    post.mend()
+    execute("UPDATE ledger SET turn = turn + ? WHERE killmail_id < ?", (LAST_TURN, simulated.list_of(pilot)[0]))
+    for _ in range(ERRORS.allowance // 2):
+        runtime.limiter().acquire(KILLMAIL, THIS_ADDRESS, background=False).answered(404, {})
+    tick()
+    assert stored() == simulated.list_of(pilot)[:1]
+    assert [message for message in post.to("dispatch") if message.delay], "a dispatch is planned for when they may go"
+    later(61)
+    tick()
+    assert stored() == simulated.list_of(pilot)
