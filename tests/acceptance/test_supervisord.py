@@ -90,8 +90,8 @@ def python_of_nobody() -> str:
 
 
 def copy_repository(made: Path) -> None:
-    names = ("actors", "api", "esi", "ledger", "migrations", "scripts", "tokens", "web")
-    names += ("schema.graphql", "supervisord.conf")
+    packages = ("actors", "api", "esi", "ledger", "migrations", "scripts", "tokens", "web")
+    names = (*packages, "schema.graphql", "supervisord.conf")
     made.mkdir()
     for name in (*names, *(path.name for path in settings.ROOT.glob("*.py"))):
         source = settings.ROOT / name
