@@ -57,9 +57,9 @@ MAX_ID_LENGTH = 128
 
 BAD_REQUEST, UNAUTHORIZED, BAD_PROTOCOL, INIT_TIMEOUT, ID_TAKEN, TOO_MANY_INITS = 4400, 4401, 4406, 4408, 4409, 4429
 SLOW_CONSUMER = 4008
-#: A defect of ours, and a condition that passes. Clients connect again after the second only: graphql-ws takes the
-#: first for fatal (https://github.com/enisdenjo/graphql-ws/issues/126).
-INTERNAL_ERROR, TRY_AGAIN_LATER = 1011, 1013
+#: A defect of ours; a condition that passes soon; and no room, which may last. Clients connect again after the last two
+#: only: graphql-ws takes the first for fatal (https://github.com/enisdenjo/graphql-ws/issues/126).
+INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER = 1011, 1012, 1013
 
 #: simple-websocket's. Seconds between pings: proxies cut idle connections after a minute or so.
 SERVER_OPTIONS = {"subprotocols": [PROTOCOL], "ping_interval": 25, "max_message_size": MAX_BODY} | OWN_THREAD
@@ -151,7 +151,7 @@ class Connection:
             log.debug("a socket went away")
         except UNAVAILABLE_ERRORS as error:
             log.error("the database cannot be used: %s; a socket is closed, and its client may come back", error)
-            self._wire.close(TRY_AGAIN_LATER, "The database does not answer")
+            self._wire.close(SERVICE_RESTART, "The database does not answer")
         except Exception:
             log.exception("a socket failed")
             self._wire.close(INTERNAL_ERROR, "Internal error")

@@ -187,6 +187,13 @@ def test_the_number_of_sockets_is_limited(connect: Connect, monkeypatch: pytest.
     connect(user)
 
 
+def test_a_socket_too_many_is_told_to_try_later(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MAX_SOCKETS", 2)
+    first, _ = [connect(make_user(90_000_000 + number)) for number in (1, 2)]
+    assert connect(make_user(90_000_003), init=False).close_code() == 1013
+    first.settle()
+
+
 def test_a_stopping_server_says_goodbye(connect: Connect, app: Flask) -> None:
     client = connect(make_user())
     client.subscribe(WATCH)
@@ -205,7 +212,7 @@ def test_a_database_that_is_away_asks_to_come_back_later(connect: Connect, monke
 
     monkeypatch.setattr(killmails, "reached_since", fail)
     client.subscribe(WATCH)
-    assert client.close_code() == 1013
+    assert client.close_code() == 1012
 
 
 def test_a_defect_says_so(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,23 @@
 // The dashboard, live: new killmails on top, the sync as it moves, names and the like as they are known.
 
 import { Announcer } from "./announce.js";
+import { ask } from "./ask.js";
 import { Live } from "./live.js";
 import { ROW, rowOf } from "./rows.js";
-import { SYNC_PROGRESS, SyncPanel } from "./sync.js";
+import { SYNC, SYNC_PROGRESS, SyncPanel } from "./sync.js";
 import { Unknown } from "./unknown.js";
 
 const NEWEST = 25;
 const NEW_KILLMAIL = `subscription ($after: ID) { newKillmail(after: $after) { ${ROW} } }`;
 const NEWEST_KILLMAILS = `{ killmails(first: ${NEWEST}) { nodes { ${ROW} } } }`;
+const NEWS = `{ killmails(first: ${NEWEST}) { nodes { ${ROW} } } syncs(first: 1) { nodes { ${SYNC} } } }`;
 
 const STATES = {
   live: "Live: new killmails appear by themselves",
   "catching up": "Connected again, catching up …",
   paused: "Not live for the moment, trying again soon",
   reconnecting: "Connection lost, reconnecting …",
+  "no room": "Live updates are paused: too many pages are open. This one looks for news every few minutes",
   "signed out": "You are signed out. Reload the page to log in again",
 };
 
@@ -42,6 +45,12 @@ function show(killmail) {
   if (row.isConnected) announcer.arrive();
 }
 
+async function showNews({ killmails, syncs }) {
+  killmails.nodes.reverse().forEach(show);
+  syncs?.nodes.forEach((sync) => panel.show(sync));
+  await panel.refresh(["banner", "pilot", "actions", "history", "picture"]);
+}
+
 // A row that has the focus stays, and the one above it goes.
 function trim() {
   for (const row of [...rows.children].reverse()) {
@@ -57,9 +66,11 @@ const live = new Live({
   },
   // The subscription replays what was missed; this says when the page shows the newest again.
   async catchUp() {
-    const { killmails } = await live.ask(NEWEST_KILLMAILS);
-    killmails.nodes.reverse().forEach(show);
-    await panel.refresh(["banner", "pilot", "actions", "history", "picture"]);
+    await showNews(await live.ask(NEWEST_KILLMAILS));
+  },
+  async poll() {
+    const { data } = await ask(NEWS);
+    if (data?.killmails && data.syncs) await showNews(data);
   },
 });
 const unknown = new Unknown(live);

@@ -6,6 +6,10 @@ import { at } from "./place.js";
 const PROTOCOL = "graphql-transport-ws";
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 30_000;
+// The server has no room for another page: come back after minutes, or thousands of pages ask all the time.
+const NO_ROOM = 1013;
+const FIRST_NO_ROOM_MS = 60_000;
+const LONGEST_NO_ROOM_MS = 480_000;
 // A connection may be dead without anybody saying so: ask, and give the answer some time.
 const PING_MS = 15_000;
 const PATIENCE_MS = 10_000;
@@ -13,19 +17,27 @@ const PATIENCE_MS = 10_000;
 const FINAL_CODES = new Set([4400, 4401, 4403, 4406]);
 
 export class Live {
-  // `onState` gets "live", "catching up", "paused", "reconnecting" or "signed out". `catchUp` is awaited before "live"
-  // whenever the connection was away.
-  constructor({ onState = () => {}, catchUp = async () => {} } = {}) {
+  // `onState` gets "live", "catching up", "paused", "reconnecting", "no room" or "signed out". `catchUp` is awaited
+  // before "live" whenever the connection was away; `poll` is called now and then while there is no room for one.
+  constructor({ onState = () => {}, catchUp = async () => {}, poll = async () => {} } = {}) {
     this.onState = onState;
     this.catchUp = catchUp;
+    this.poll = poll;
+    this.noRoomPause = FIRST_NO_ROOM_MS;
+    this.polledAt = Date.now(); // the page is new
     this.operations = new Map();
     this.refused = new Set(); // ids of what lasts and was refused for now
     this.lastId = 0;
     this.pause = FIRST_PAUSE_MS;
     this.acknowledged = false;
     this.wasLive = false;
-    addEventListener("online", () => this.connectNow());
-    document.addEventListener("visibilitychange", () => document.hidden || this.connectNow());
+    addEventListener("online", () => this.comeBack());
+    document.addEventListener("visibilitychange", () => document.hidden || this.comeBack());
+  }
+
+  comeBack() {
+    if (this.noRoom) this.look();
+    else this.connectNow();
   }
 
   // `variables` is a function: asked anew at every connection, so that a subscription can say where it stopped.
@@ -128,6 +140,8 @@ export class Live {
 
   async opened() {
     this.acknowledged = true;
+    this.noRoom = false;
+    this.noRoomPause = FIRST_NO_ROOM_MS;
     this.pause = FIRST_PAUSE_MS;
     this.operations.forEach((operation, id) => this.sendOperation(id, operation));
     this.heart = setInterval(() => this.beat(), PING_MS);
@@ -166,10 +180,31 @@ export class Live {
       this.onState("signed out");
       return;
     }
+    if (code === NO_ROOM) {
+      this.waitForRoom();
+      return;
+    }
+    this.noRoom = false;
     this.onState("reconnecting");
     // Spread out, so that a restarted server is not met by everybody at once.
     this.retry = setTimeout(() => this.connectNow(), this.pause * (0.5 + Math.random()));
     this.pause = Math.min(this.pause * 2, LONGEST_PAUSE_MS);
+  }
+
+  waitForRoom() {
+    this.noRoom = true;
+    this.wasLive = true; // what the page shows grows old
+    this.onState("no room");
+    this.look();
+    this.retry = setTimeout(() => this.connectNow(), this.noRoomPause * (0.5 + Math.random()));
+    this.noRoomPause = Math.min(this.noRoomPause * 2, LONGEST_NO_ROOM_MS);
+  }
+
+  // Without a socket: what is new, if somebody looks at the page, and not too often.
+  look() {
+    if (document.hidden || Date.now() - this.polledAt < FIRST_NO_ROOM_MS / 2) return;
+    this.polledAt = Date.now();
+    this.poll().catch(() => {});
   }
 
   end(id) {

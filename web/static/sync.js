@@ -1,11 +1,11 @@
 // The sync as it goes on: steps, bar, counts, what it waits for; and the buttons, without leaving the page.
 
-import { at } from "./place.js";
+import { ask } from "./ask.js";
 import { swap } from "./swap.js";
 
-export const SYNC_PROGRESS = `subscription { syncProgress {
-  id phase summary progress found saved skipped failed pending waitingFor waitingUntil error finishedAt
-} }`;
+export const SYNC =
+  "id phase summary progress found saved skipped failed pending waitingFor waitingUntil error finishedAt";
+export const SYNC_PROGRESS = `subscription { syncProgress { ${SYNC} } }`;
 
 const SYNC_NOW = "mutation ($full: Boolean!) { syncMyKillmails(full: $full) { message } }";
 // What a step of a sync changes on the page besides this panel, and what its end does.
@@ -85,12 +85,7 @@ export class SyncPanel {
   async submit(event) {
     event.preventDefault();
     const full = event.submitter?.id === "sync-full";
-    const response = await fetch(at("graphql"), {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ query: SYNC_NOW, variables: { full } }),
-    }).catch(() => undefined);
-    const { data, errors } = (await response?.json().catch(() => undefined)) ?? {};
+    const { data, errors } = await ask(SYNC_NOW, { full });
     const message = data?.syncMyKillmails?.message ?? errors?.[0]?.message;
     byId("message").textContent = message ?? "That did not get through. Please try again.";
   }
