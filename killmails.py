@@ -21,9 +21,10 @@ from typing import Any, Final, TypeVar
 INT64_MAX: Final = 2**63 - 1
 #: `flag` and `singleton` are small enumerations (under 200, and 0 to 2); int32 in ESI's last Swagger document.
 INT32_MAX: Final = 2**31 - 1
-#: Entries of one list: `maxItems` of attackers, items and nested items in ESI's last Swagger document. The
-#: OpenAPI document names no bound; the largest known killmail (a keepstar) has 3,753 attackers and 131 items.
-MAX_ENTRIES: Final = 10_000
+#: Entries of one list. The OpenAPI document names no bound (the last Swagger document: 10,000); the largest known
+#: killmail (a keepstar) has 3,753 attackers and 131 items. What bounds a body is MAX_ANSWER_BYTES (`esi/client.py`):
+#: this many attackers are some 20 of its 32 MiB.
+MAX_ENTRIES: Final = 100_000
 #: Levels of items. ESI has two (an item, and what lay in it); the wall keeps a hostile body off the stack.
 MAX_ITEM_LEVELS: Final = 8
 #: The capsule and its golden variant: type ids of the whole group "Capsule" in the static data export.
@@ -133,8 +134,9 @@ _T = TypeVar("_T")
 def parse_killmail(body: Mapping[str, Any]) -> Killmail:
     """The killmail in a decoded JSON object. Raises MalformedKillmail.
 
-    Unknown fields are ignored, because ESI may add some at any time, and null counts as absent. An empty list of
-    attackers is accepted: ESI's document requires the list and not an entry, and to refuse is to lose a killmail.
+    Unknown fields are ignored, because ESI may add some at any time, and null counts as absent. So does 0 for an id
+    that is optional. An empty list of attackers is accepted: ESI's document requires the list and not an entry, and to
+    refuse is to lose a killmail.
     So is one without a final blow, or whose damage does not add up: CCP has published such a killmail.
     """
     if not isinstance(body, Mapping):
@@ -148,8 +150,8 @@ def parse_killmail(body: Mapping[str, Any]) -> Killmail:
         _whole(body, "killmail_id", 1),
         _time(body, "killmail_time"),
         _whole(body, "solar_system_id", 1),
-        _optional_whole(body, "moon_id", 1),
-        _optional_whole(body, "war_id", 1),
+        _optional_id(body, "moon_id"),
+        _optional_id(body, "war_id"),
         victim,
         _entries("attackers", _required(body, "attackers"), _attacker),
     )
@@ -159,10 +161,10 @@ def _victim(body: Any) -> Victim:
     if not isinstance(body, dict):
         raise MalformedKillmail("", f"expected an object, got {_kind(body)}")
     return Victim(
-        _optional_whole(body, "character_id", 1),
-        _optional_whole(body, "corporation_id", 1),
-        _optional_whole(body, "alliance_id", 1),
-        _optional_whole(body, "faction_id", 1),
+        _optional_id(body, "character_id"),
+        _optional_id(body, "corporation_id"),
+        _optional_id(body, "alliance_id"),
+        _optional_id(body, "faction_id"),
         _whole(body, "ship_type_id", 1),
         _whole(body, "damage_taken", 0),
         _position(body.get("position")),
@@ -175,12 +177,12 @@ def _attacker(body: dict[str, Any]) -> Attacker:
     if type(blow) is not bool:
         raise _refused(body, "final_blow", "a boolean")
     return Attacker(
-        _optional_whole(body, "character_id", 1),
-        _optional_whole(body, "corporation_id", 1),
-        _optional_whole(body, "alliance_id", 1),
-        _optional_whole(body, "faction_id", 1),
-        _optional_whole(body, "ship_type_id", 1),
-        _optional_whole(body, "weapon_type_id", 1),
+        _optional_id(body, "character_id"),
+        _optional_id(body, "corporation_id"),
+        _optional_id(body, "alliance_id"),
+        _optional_id(body, "faction_id"),
+        _optional_id(body, "ship_type_id"),
+        _optional_id(body, "weapon_type_id"),
         _whole(body, "damage_done", 0),
         blow,
         _double(body, "security_status"),
@@ -211,8 +213,8 @@ def _item(body: dict[str, Any], level: int) -> Item:
         _whole(body, "item_type_id", 1),
         _whole(body, "flag", 0, INT32_MAX),
         _whole(body, "singleton", 0, INT32_MAX),
-        _optional_whole(body, "quantity_destroyed", 0),
-        _optional_whole(body, "quantity_dropped", 0),
+        _optional_whole(body, "quantity_destroyed"),
+        _optional_whole(body, "quantity_dropped"),
         _items(body.get("items"), level + 1),
     )
 
@@ -242,11 +244,16 @@ def _whole(body: Mapping[str, Any], field: str, least: int, most: int = INT64_MA
     raise _refused(body, field, "an integer", least, most)
 
 
-def _optional_whole(body: Mapping[str, Any], field: str, least: int) -> int | None:
+def _optional_whole(body: Mapping[str, Any], field: str) -> int | None:
     value = body.get(field)
-    if value is None or (type(value) is int and least <= value <= INT64_MAX):
+    if value is None or (type(value) is int and 0 <= value <= INT64_MAX):
         return value
-    raise _refused(body, field, "an integer", least, INT64_MAX)
+    raise _refused(body, field, "an integer", 0, INT64_MAX)
+
+
+def _optional_id(body: Mapping[str, Any], field: str) -> int | None:
+    """The id; None where it is absent, null or 0, which has meant "none" where it was seen (evemon issue 227)."""
+    return _optional_whole(body, field) or None
 
 
 def _double(body: Mapping[str, Any], field: str) -> float:

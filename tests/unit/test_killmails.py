@@ -13,6 +13,7 @@ from killmails import (
     Attacker,
     Item,
     Killmail,
+    MalformedKillmail,
     Position,
     Victim,
     expected_hash,
@@ -103,6 +104,33 @@ def test_nothing_of_null_or_unknown_fields_comes_back():
     assert written["victim"].keys() == {"character_id", "corporation_id", "ship_type_id", "damage_taken", "items"}
     assert "weapon_type_id" not in written["attackers"][0]
     assert "drones" not in written["attackers"][0]
+
+
+OPTIONAL_IDS = ("character_id", "corporation_id", "alliance_id", "faction_id")
+
+
+def test_an_optional_id_of_0_is_none():
+    body = body_of("moon_and_war")
+    body |= {"moon_id": 0, "war_id": 0}
+    body["victim"] |= dict.fromkeys(OPTIONAL_IDS, 0)
+    body["attackers"][0] |= dict.fromkeys((*OPTIONAL_IDS, "ship_type_id", "weapon_type_id"), 0)
+
+    killmail = parse_killmail(body)
+
+    assert (killmail.moon_id, killmail.war_id) == (None, None)
+    attacker = killmail.attackers[0]
+    ids = [getattr(party, name) for party in (killmail.victim, attacker) for name in OPTIONAL_IDS]
+    assert [*ids, attacker.ship_type_id, attacker.weapon_type_id] == [None] * 10
+    assert is_npc(replace(killmail, attackers=(attacker,)))
+
+
+@pytest.mark.parametrize("path", [("victim", "ship_type_id"), ("solar_system_id",), ("killmail_id",)])
+def test_an_id_that_has_to_be_there_is_not_0(path):
+    body = body_of("moon_and_war")
+    inner = body[path[0]] if len(path) > 1 else body
+    inner[path[-1]] = 0
+    with pytest.raises(MalformedKillmail, match=path[-1]):
+        parse_killmail(body)
 
 
 def test_a_battle_of_a_thousand_keeps_its_order():

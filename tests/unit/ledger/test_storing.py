@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from database import db, execute
-from killmails import INT64_MAX, Attacker, Item, Killmail, expected_hash, is_npc, is_solo, parse_killmail
+from killmails import INT64_MAX, MAX_ENTRIES, Attacker, Item, Killmail, expected_hash, is_npc, is_solo, parse_killmail
 from ledger.storing import load, store
 from models import Killmail as StoredKillmail
 from tests.conftest import REAL_KILLMAILS
@@ -45,6 +45,19 @@ def test_a_killmail_is_stored_once_and_the_first_stays():
     assert not store(replace(make_killmail(1), solar_system_id=30_000_001, attackers=()), hash_of(1, 7))
     assert load(1) == make_killmail(1)
     assert StoredKillmail.get_by_id(1).killmail_hash == hash_of(1)
+
+
+def test_a_battle_of_a_hundred_thousand_is_stored_whole():
+    """Each attacker is a pilot of their own, and each item of a type of its own: the most names there may be."""
+    made = make_killmail(1)
+    pilots = tuple(
+        replace(made.attackers[0], character_id=90_000_000 + n, final_blow=n == 0) for n in range(MAX_ENTRIES)
+    )
+    cargo = tuple(Item(1 + n, 5, 0, 1, None) for n in range(MAX_ENTRIES))
+    killmail = replace(made, attackers=pilots, victim=replace(made.victim, items=cargo))
+    with db.atomic():
+        assert store(killmail, hash_of(1))
+    assert load(1) == killmail
 
 
 def test_what_is_not_stored_is_not_loaded():
