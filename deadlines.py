@@ -65,8 +65,8 @@ def deadlines(cooldown: timedelta) -> list[Deadline]:
         Deadline("syncs", "claimed_until", LIST_LEASE, active),
         # A gate's hour, a bucket's window, and the list's freshness may follow one another.
         Deadline("syncs", "waiting_until", 3 * ESI_WAIT, active),
-        # The message of a waiting sync is dated the same. Cleared: the tick sends another.
-        Deadline("syncs", "sent_at", 3 * ESI_WAIT, active, clear=True),
+        # Cleared: the tick sends another message.
+        Deadline("syncs", "sent_at", timedelta(), active, clear=True),
         *_after_failures("users", "next_sync_at", failures, FAILED_SYNC_BACKOFF, cooldown),
         Deadline("users", "refresh_claimed_until", REFRESH_LEASE, "refresh_claimed_until IS NOT NULL", clear=True),
         Deadline("users", "recheck_at", DAY, "recheck_at IS NOT NULL"),
@@ -80,6 +80,9 @@ def deadlines(cooldown: timedelta) -> list[Deadline]:
         Deadline("price_lists", "fetched_at", timedelta()),
         Deadline("waits", "until", 3 * ESI_WAIT, clear=True),
         Deadline("locks", "wake_at", WAKE, clear=True),
+        Deadline(
+            "locks", "next_share_at", timedelta(minutes=1), clear=True
+        ),  # a second's lists, at the slowest ceiling
         Deadline("periodic_runs", "due_at", DAY),
     ]
 

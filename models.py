@@ -270,7 +270,7 @@ class Sync(Table):
     waiting_for: Any = TextField(null=True)
     error: Any = TextField(null=True)
     queued_at: Any = DateTimeField(default=utcnow)
-    sent_at: Any = DateTimeField(null=True)
+    sent_at: Any = DateTimeField(null=True)  # of the message that is out; null: none is
     started_at: Any = DateTimeField(null=True)
     finished_at: Any = DateTimeField(null=True)
     page_one_modified: Any = TextField(null=True)  # Last-Modified, which all pages have in common unless the list moves
@@ -290,6 +290,35 @@ class Sync(Table):
 Sync.add_index(Sync.index(Sync.user, unique=True, where=Sync.finished_at.is_null(), name="syncs_one_active"))
 Sync.add_index(Sync.index(Sync.user, Sync.id, name="syncs_of_user"))
 Sync.add_index(Sync.index(Sync.state, where=Sync.finished_at.is_null(), name="syncs_active"))
+# What the dispatcher of syncs looks for (`ledger/sync_window.py`).
+Sync.add_index(
+    Sync.index(
+        Sync.priority.desc(),
+        Sync.id,
+        where=SQL(
+            "state IN ('QUEUED', 'LISTING') AND sent_at IS NULL AND claimed_until IS NULL AND waiting_until IS NULL"
+        ),
+        name="syncs_pending",
+    )
+)
+Sync.add_index(Sync.index(Sync.id, where=SQL("finished_at IS NULL AND priority >= 8"), name="syncs_interactive"))
+Sync.add_index(
+    Sync.index(Sync.sent_at, where=SQL("state IN ('QUEUED', 'LISTING') AND sent_at IS NOT NULL"), name="syncs_sent")
+)
+Sync.add_index(
+    Sync.index(
+        Sync.claimed_until,
+        where=SQL("state IN ('QUEUED', 'LISTING') AND claimed_until IS NOT NULL"),
+        name="syncs_claimed",
+    )
+)
+Sync.add_index(
+    Sync.index(
+        Sync.waiting_until,
+        where=SQL("state IN ('QUEUED', 'LISTING') AND waiting_until IS NOT NULL"),
+        name="syncs_waiting",
+    )
+)
 
 
 class SyncItem(Table):
@@ -352,8 +381,9 @@ class Lock(Table):
     """Rows that exist to be locked, so that two processes doing the same thing take turns."""
 
     name: Any = CharField(max_length=32, primary_key=True)
-    wake_at: Any = DateTimeField(null=True)  # 'dispatch': when a delayed dispatch is already on its way for
+    wake_at: Any = DateTimeField(null=True)  # when a delayed message of this dispatcher is already on its way for
     sent: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # 'dispatch': rows sent of the current ten
+    next_share_at: Any = DateTimeField(null=True)  # 'syncs': when background's share allows the next one
 
     class Meta:
         table_name = "locks"

@@ -9,6 +9,27 @@ from actors import broker as broker_module
 
 broker = broker_module.broker
 
-from actors import dispatching, downtime, killmails, names, prices, schedule, syncs, users  # noqa: E402
+from actors import (  # noqa: E402
+    dispatching,
+    downtime,
+    killmails,
+    names,
+    prices,
+    schedule,
+    sync_dispatching,
+    syncs,
+    users,
+)
 
-__all__ = ["broker", "dispatching", "downtime", "killmails", "names", "prices", "schedule", "syncs", "users"]
+__all__ = [
+    "broker",
+    "dispatching",
+    "downtime",
+    "killmails",
+    "names",
+    "prices",
+    "schedule",
+    "sync_dispatching",
+    "syncs",
+    "users",
+]

@@ -25,6 +25,7 @@ from actors.memory import InMemoryBroker
 from actors.messages import CheckedEncoder, CheckedRabbitmqBroker
 from actors.middleware import Connections, DefaultPriority, EndsWithMaster, FetchClaims, NoSecretsInMessages, Stopping
 from actors.queues import CLOCKS_APART_MS, MAX_PRIORITY
+from actors.sync_starts import SyncStarts
 
 #: A cron message older than this (seconds, by the reader's clock) is skipped: the next one does the same. After an
 #: outage of the workers the last few are run one after the other, which does nothing twice.
@@ -42,6 +43,7 @@ def make_broker(config: settings.Settings, *, schema_checked: bool = True) -> dr
         AgeLimit(),
         Connections(schema_checked=schema_checked),
         FetchClaims(),
+        SyncStarts(),
         TimeLimit(),
         Stopping(),
         # The ledger retries; an actor that should be tried again by Dramatiq says so itself.

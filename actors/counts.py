@@ -79,6 +79,23 @@ def queue_counts() -> list[QueueCount]:
     return _rabbitmq_counts(broker) if isinstance(broker, RabbitmqBroker) else _embedded_counts()
 
 
+def messages_in(queue_name: str) -> int:
+    """How many messages stand in one queue, delayed ones not included. Raises BrokerUnreachable."""
+    broker = dramatiq.get_broker()
+    if not isinstance(broker, RabbitmqBroker):
+        queue: Any = broker.queues[queue_name]
+        # Those that a worker of this process holds are counted as well: they are not lost.
+        return int(queue.unfinished_tasks)
+    connection = connect(broker)
+    try:
+        return _passive(connection, queue_name)[0]
+    except pika.exceptions.AMQPError as error:
+        raise BrokerUnreachable(f"RabbitMQ broke off ({type(error).__name__})") from None
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
 def check_broker() -> None:
     """Whether messages can be sent: declares our queues, and publishes one message to no queue.
 

@@ -11,6 +11,7 @@ from actors.dispatching import dispatch_now
 from actors.middleware import THIS_ADDRESS
 from actors.permits import permit_for
 from actors.queues import CLOCKS_APART_MS, MAINTENANCE, SECOND
+from actors.sync_dispatching import dispatch_syncs_now
 from esi.errors import EsiError
 from esi.limiter import Closed
 from esi.rate_limit import STATUS
@@ -35,3 +36,4 @@ def ask_whether_up() -> None:
         except (Closed, EsiError) as error:
             logger.debug("still down: %s", error)
     dispatch_now()
+    dispatch_syncs_now()

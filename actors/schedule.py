@@ -26,17 +26,16 @@ from actors.name_refresh import refresh_names
 from actors.names import names_wanted, resolve_names
 from actors.prices import refresh_prices
 from actors.queues import CLOCKS_APART_MS, FIRST, MAINTENANCE, SECOND
+from actors.sync_dispatching import dispatch_syncs_now, lists_until, take_back_lost_messages
 from actors.syncs import FINALIZE_PRIORITY, finalize_sync
-from actors.users import send_sync
 from esi.rate_limit import CHAR_KILLMAIL
 from events import SyncFinished, publish
 from ledger import recent_unlinks
-from ledger.rules import PRIORITY_OF_TRIGGER, SYNC_RESEND_AFTER
+from ledger.rules import SYNC_RESEND_AFTER
 
 logger = logging.getLogger(__name__)
 
-#: Users opened by one look at the clock, in statements of BATCH: the rest is due a minute later still.
-MOST_USERS = 20_000
+#: Users whose syncs are opened in one statement.
 BATCH = 1_000
 
 
@@ -44,22 +43,26 @@ BATCH = 1_000
     queue_name=MAINTENANCE,
     priority=SECOND,
     max_retries=0,  # the next look is SCHEDULE_MINUTES away and finds the same users
-    time_limit=5 * 60_000,  # MOST_USERS in twenty statements, and a message each
+    time_limit=5 * 60_000,  # 170,000 users at most, an hour's lists, in as many statements of BATCH
     max_age=5 * 60_000 + CLOCKS_APART_MS,  # the next look finds the same users
     periodic=cron(f"*/{settings.current().schedule_minutes} * * * *"),
 )
 def queue_due_users() -> None:
-    """Open a sync for every user who is due."""
+    """Open a sync for the users who are due, those due longest first: as many as can be read until the next look.
+
+    Opening writes rows; they are sent through a window. Those left over are due longest at the next look.
+    """
+    most = lists_until(settings.current().schedule_minutes * 60.0) - ledger.pending_background()
     opened = 0
-    while opened < MOST_USERS:
-        sync_ids = ledger.open_due_syncs(BATCH)
-        for sync_id in sync_ids:
-            send_sync(sync_id, PRIORITY_OF_TRIGGER["SCHEDULE"])
-        opened += len(sync_ids)
-        if len(sync_ids) < BATCH:
+    while opened < most:
+        wanted = min(BATCH, most - opened)
+        found = len(ledger.open_due_syncs(wanted))
+        opened += found
+        if found < wanted:
             break
     if opened:
         logger.info("%s users were due", opened)
+    dispatch_syncs_now()
 
 
 @dramatiq.actor(
@@ -89,8 +92,9 @@ def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
     for sync_id in ledger.fail_abandoned(cooldown):
         logger.warning("sync %s failed: its workers went away again and again", sync_id)
         publish(SyncFinished(sync_id))
-    for sync in ledger.syncs_to_send(resend_after):
-        send_sync(sync.sync_id, sync.priority)
+    if lost := take_back_lost_messages(resend_after):
+        logger.warning("%s syncs whose message was lost are pending again", lost)
+    dispatch_syncs_now()
     for sync_id in ledger.ready_to_finish():
         sending.send(finalize_sync, sync_id, priority=FINALIZE_PRIORITY)
     # A character's bucket is made anew when its list is read again; nobody reads that of a pilot who left.

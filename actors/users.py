@@ -12,11 +12,11 @@ import ledger
 import runtime
 import settings
 import tokens
-from actors import sending
 from actors.dispatching import dispatch_now
 from actors.middleware import stopping
 from actors.permits import permit_for
 from actors.queues import FIRST, SYNCS
+from actors.sync_dispatching import wake_syncs_for
 from actors.syncs import finish_if_complete
 from database import from_epoch, utcnow
 from esi.client import NotModified, RecentPage
@@ -38,8 +38,6 @@ from models import User
 
 logger = logging.getLogger(__name__)
 
-#: A wait longer than this is left to the tick; RabbitMQ redelivers what is held for 30 minutes.
-LONGEST_DELAY = timedelta(minutes=20)
 #: Positions of malformed entries in one log line.
 POSITIONS = 10
 
@@ -83,14 +81,6 @@ def sync_user(sync_id: int) -> None:
     except EsiError as error:
         _take_failure(reader.sync, error)
     publish(SyncChanged(sync_id))
-
-
-def send_sync(sync_id: int, priority: int, *, delay_seconds: float | None = None) -> bool:
-    """Send `sync_user`; False where the broker did not take it: the next tick sends it."""
-    sent = sending.send(sync_user, sync_id, priority=priority, delay_seconds=delay_seconds)
-    if not sent:
-        ledger.mark_unsent(sync_id)
-    return sent
 
 
 class _Stopping(Exception):
@@ -231,10 +221,7 @@ def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: boo
     if not ledger.wait_with_sync(sync, until, reason, failed=failed):
         return
     logger.info("sync %s waits until %s: %s", sync.sync_id, until.strftime("%H:%M:%S"), reason)
-    delay = until - utcnow()
-    if delay <= LONGEST_DELAY:
-        # A little late on purpose: the claim compares with the same clock.
-        send_sync(sync.sync_id, sync.priority, delay_seconds=delay.total_seconds() + 0.05)
+    wake_syncs_for(until)
 
 
 def _take_no_token(sync: ledger.ClaimedSync, error: tokens.TokenUnavailable) -> None:

@@ -64,7 +64,7 @@ def claim_sync(sync_id: int) -> ClaimedSync | None:
         row = execute(
             """
             UPDATE syncs SET state = 'LISTING', claimed_until = ?, started_at = COALESCE(started_at, ?),
-                             waiting_until = NULL, waiting_for = NULL,
+                             sent_at = NULL, waiting_until = NULL, waiting_for = NULL,
                              found = CASE WHEN next_page = 1 THEN 0 ELSE found END,
                              skipped = CASE WHEN next_page = 1 THEN 0 ELSE skipped END
             WHERE id = ? AND (waiting_until IS NULL OR waiting_until <= ?)
@@ -221,10 +221,10 @@ def wait_with_sync(sync: ClaimedSync, until: datetime, reason: str, *, failed: b
     """Hand the sync back until `until`, saying what for. `failed` counts the attempt. False: the lease is lost."""
     rows = execute(
         """
-        UPDATE syncs SET claimed_until = NULL, waiting_until = ?, waiting_for = ?, sent_at = ?, attempts = attempts + ?
+        UPDATE syncs SET claimed_until = NULL, waiting_until = ?, waiting_for = ?, attempts = attempts + ?
         WHERE id = ? AND state = 'LISTING' AND claimed_until = ?
         """,
-        (until, reason[:MAX_ERROR_LENGTH], until, int(failed), sync.sync_id, sync.lease),
+        (until, reason[:MAX_ERROR_LENGTH], int(failed), sync.sync_id, sync.lease),
     )
     return bool(rows.rowcount)
 

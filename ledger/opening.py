@@ -30,7 +30,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The sync, and whether a message for it has to be sent now that the transaction is over."""
+    """The sync, and whether it may be sent now that the transaction is over."""
 
     outcome: Outcome
     sync_id: int | None = None
@@ -44,11 +44,11 @@ class Opened:
 
 
 def open_sync(
-    user_id: int, trigger: Trigger, *, cooldown: timedelta, full: bool = False, force: bool = False, sent: bool = True
+    user_id: int, trigger: Trigger, *, cooldown: timedelta, full: bool = False, force: bool = False
 ) -> Opened:
     """Make the user's sync, or join the active one. `force` ignores the cool-down and nothing else.
 
-    `sent=False` leaves the sending to the next tick: for a process that has no way to send.
+    Writes rows only: the dispatcher of syncs sends what is pending.
     """
     priority = PRIORITY_OF_TRIGGER[trigger]
     now = utcnow()
@@ -60,7 +60,7 @@ def open_sync(
             return Opened(Outcome.NOT_ELIGIBLE)
         active = Sync.get_or_none((Sync.user == user_id) & Sync.finished_at.is_null())
         if active is not None:
-            return _join(active, user, priority, full=full, now=now, sent=sent)
+            return _join(active, user, priority, full=full, now=now)
         last = user.last_killmail_sync_at
         # One that lies ahead was written by a clock that has been set back since; a little is only another machine's.
         if not force and last and last - CLOCKS_APART <= now < last + cooldown:
@@ -68,15 +68,13 @@ def open_sync(
         walk_due = user.last_full_sync_at is None or user.last_full_sync_at < now - FULL_WALK_EVERY
         first = user.last_full_sync_at is None and user.last_killmail_sync_at is None
         whole = full or user.full_requested or walk_due
-        sync_id = Sync.insert(
-            user=user_id, trigger=trigger, priority=priority, full=whole, queued_at=now, sent_at=now if sent else None
-        ).execute()
+        sync_id = Sync.insert(user=user_id, trigger=trigger, priority=priority, full=whole, queued_at=now).execute()
         if user.full_requested:
             User.update(full_requested=False).where(User.id == user_id).execute()
         return Opened(
             Outcome.CREATED,
             sync_id,
-            send=sent,
+            send=True,
             priority=priority,
             full=whole,
             first=first,
@@ -98,13 +96,13 @@ def open_due_syncs(limit: int) -> list[int]:
                 WHERE u.next_sync_at <= ?
                   AND (SELECT 1 FROM syncs s WHERE s.user_id = u.id AND s.finished_at IS NULL LIMIT 1) IS NULL
                 ORDER BY u.next_sync_at, u.id LIMIT ? {lock_clause(skip_locked=True)})
-            INSERT INTO syncs (user_id, trigger, priority, "full", state, queued_at, sent_at,
+            INSERT INTO syncs (user_id, trigger, priority, "full", state, queued_at,
                                next_page, found, skipped, saved, failed, attempts)
-            SELECT id, 'SCHEDULE', ?, whole, 'QUEUED', ?, ?, 1, 0, 0, 0, 0, 0 FROM due WHERE TRUE
+            SELECT id, 'SCHEDULE', ?, whole, 'QUEUED', ?, 1, 0, 0, 0, 0, 0 FROM due WHERE TRUE
             ON CONFLICT DO NOTHING
             RETURNING id, user_id, "full"
             """,
-            (now - FULL_WALK_EVERY, now, limit, PRIORITY_OF_TRIGGER[Trigger.SCHEDULE], now, now),
+            (now - FULL_WALK_EVERY, now, limit, PRIORITY_OF_TRIGGER[Trigger.SCHEDULE], now),
         ).fetchall()
         users = [user_id for _, user_id, whole in rows if whole]
         if users:
@@ -120,7 +118,7 @@ def _locked_user(user_id: int) -> User | None:
     return User.get_or_none(User.id == user_id)
 
 
-def _join(active: Sync, user: User, priority: int, *, full: bool, now: datetime, sent: bool) -> Opened:
+def _join(active: Sync, user: User, priority: int, *, full: bool, now: datetime) -> Opened:
     raised = priority > active.priority
     changes: dict[str, object] = {}
     if raised:
@@ -137,14 +135,14 @@ def _join(active: Sync, user: User, priority: int, *, full: bool, now: datetime,
         changes |= {"waiting_until": None, "waiting_for": None}
         resend = resend or active.state == SyncState.LISTING
     if resend:
-        changes["sent_at"] = now if sent else None
+        changes["sent_at"] = None
     if changes:
         Sync.update(**changes).where(Sync.id == active.id).execute()
     return Opened(
         Outcome.JOINED,
         active.id,
-        send=resend and sent,
-        dispatch=raised and active.state == SyncState.FETCHING and sent,
+        send=resend,
+        dispatch=raised and active.state == SyncState.FETCHING,
         priority=max(priority, active.priority),
         full=active.full or full,
     )

@@ -127,8 +127,7 @@ def test_the_cache_of_esi_is_respected_and_the_pilot_sees_it(simulated, sync, cr
     assert timedelta(seconds=200) < waiting.waiting_until - utcnow() <= timedelta(seconds=301)
     assert "copy of your killmail list" in waiting.waiting_for
     assert (waiting.attempts, waiting.claimed_until) == (0, None)
-    [message] = [message for message in post.to("sync_user") if message.delay]
-    assert (message.args, message.priority) == ((waiting.id,), 8)
+    [message] = [message for message in post.to("dispatch_syncs") if message.delay]
     assert 200_000 < message.delay < 302_000
 
     sync_user.send(waiting.id)

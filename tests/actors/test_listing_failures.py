@@ -62,7 +62,7 @@ def test_told_to_wait_on_page_two_it_waits_and_goes_on_at_page_two(simulated, sy
     assert (row.next_page, row.attempts, row.found) == (2, int(kind == "429_bare"), 2)
     assert 0 < _waits(row) < 70
     assert "wait" in row.waiting_for or "trying again" in row.waiting_for
-    assert [message.args for message in post.to("sync_user") if message.delay] == [(row.id,)]
+    assert [message.args for message in post.to("dispatch_syncs") if message.delay] == [()], "one wake-up"
     if kind != "420":  # which closes all routes
         assert stored() == simulated.list_of(pilot)[:2], "the first page's killmails are fetched meanwhile"
 
@@ -218,10 +218,12 @@ def test_a_list_that_alone_gets_a_bare_429_fails_alone(simulated, sync, later, t
     for _ in range(6):
         simulated.mend()
         later(70)
+        # The fault is this pilot's own: its list is not read while it is mended.
+        Sync.update(waiting_until=utcnow() + timedelta(hours=1)).where(Sync.id == first.id).execute()
         simulated.fight(other, 1)
         sync(other)
         simulated.fault("recent", "429_bare", seconds=3)
-        later(400)
+        later(4000)
         tick()
     row = Sync.get_by_id(first.id)
     assert (row.state, row.attempts) == (SyncState.FAILED, 4)

@@ -92,15 +92,18 @@ def test_an_sso_that_is_down_delays_all_and_fails_no_one(simulated, sync, later,
     pilots = [simulated.pilot(1) for _ in range(USERS_THAT_CLOSE + 3)]
     expire_all()
     set_sso_down(simulated, down=True)
-    for pilot in pilots:
+    for pilot in pilots[:USERS_THAT_CLOSE]:
         row = sync(pilot)
         assert row.state == SyncState.LISTING
         assert "login service" in row.waiting_for
+    for pilot in pilots[USERS_THAT_CLOSE:]:
+        row = sync(pilot)
+        assert (row.state, row.sent_at) == (SyncState.QUEUED, None), "not sent while the gate is closed"
     for _ in range(10):
         later(300)
         tick()
     rows = list(Sync.select())
-    assert {row.state for row in rows} == {SyncState.LISTING}, "an outage fails no sync"
+    assert {row.state for row in rows} <= {SyncState.QUEUED, SyncState.LISTING}, "an outage fails no sync"
     # Only what failed before the gate closed has spent an attempt, and one only.
     assert sorted(row.attempts for row in rows) == [0] * 4 + [1] * (USERS_THAT_CLOSE - 1)
     assert User.select().where(User.needs_login_reason.is_null(False)).count() == 0
@@ -158,12 +161,14 @@ def test_a_wrong_client_secret_is_told_and_not_called_an_outage(simulated, sync,
     pilots = [simulated.pilot(1) for _ in range(USERS_THAT_CLOSE + 2)]
     expire_all()
     configure(EVE_CLIENT_SECRET="of-another-application")
-    for pilot in pilots:
+    for pilot in pilots[:USERS_THAT_CLOSE]:
         row = sync(pilot)
         assert row.state == SyncState.LISTING
         assert timedelta(0) < row.waiting_until - utcnow() < timedelta(minutes=2)
         assert "EVE_CLIENT_SECRET" in row.waiting_for
         assert "does not answer" not in row.waiting_for
+    for pilot in pilots[USERS_THAT_CLOSE:]:
+        assert sync(pilot).state == SyncState.QUEUED
     assert refreshes(simulated) == USERS_THAT_CLOSE
 
 

@@ -86,7 +86,7 @@ def test_on_a_closed_road_it_is_no_failure(simulated, unreachable, crew):
     crew.drain()
 
     row = only_sync()
-    assert (row.state, row.attempts, row.waiting_for) == (SyncState.LISTING, 0, "ESI is down")
+    assert (row.state, row.attempts, row.sent_at) == (SyncState.QUEUED, 0, None)
 
 
 def test_an_outage_pauses_a_backlog_and_costs_it_next_to_nothing(simulated, unreachable, crew, post, later, tick):

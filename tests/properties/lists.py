@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import ledger
 from database import execute, utcnow
-from ledger import Outcome
+from ledger import Outcome, SyncRoom
 from ledger.reading import Reading
 from models import Trigger
 from tests.properties.model import Model, Pilot
@@ -113,7 +113,7 @@ class Lists(RuleBasedStateMachine):
             assert opened.outcome is Outcome.CREATED
             self.model.opened(opened.sync_id, user_id, trigger, full=full)
         if opened.send:
-            self.messages.append(("sync", opened.sync_id))
+            self.send_syncs(8)
 
     @rule(pick=which, trigger=st.sampled_from(list(Trigger)))
     def all_of_it_is_asked_for_while_it_is_read(self, pick: int, trigger: Trigger) -> None:
@@ -134,7 +134,18 @@ class Lists(RuleBasedStateMachine):
         assert {owners[sync_id] for sync_id in opened} == due
         for sync_id in opened:
             self.model.opened(sync_id, owners[sync_id], "SCHEDULE", full=False)
-            self.messages.append(("sync", sync_id))
+        self.send_syncs(8)
+
+    @rule(window=st.integers(1, 4), refused=which)
+    def send_syncs(self, window: int, refused: int = 20) -> None:
+        """No more are out than the window holds, and none that waits, is held, or has ended."""
+        chosen: list[Any] = [sync.sync_id for sync in self.do(ledger.choose_syncs, SyncRoom(window))]
+        self.model.taken_from_dead_readers()
+        for sync_id in chosen:
+            run = self.model.runs[sync_id]
+            assert run.state in ("QUEUED", "LISTING") and not run.waiting and run.holder is None
+        self.do(ledger.mark_unsent, chosen[refused:])  # the broker went away in the middle
+        self.messages += [("sync", sync_id) for sync_id in chosen[:refused]]
 
     @rule(number=character)
     def retry_what_was_given_up(self, number: int) -> None:

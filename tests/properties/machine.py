@@ -23,7 +23,7 @@ from models import Trigger
 from tests.properties.lists import CHARACTERS, Lists, Reader, Worker, character, long_lists, which
 from tests.properties.model import FOREIGN
 from tests.properties.table import Snapshot
-from tests.unit.ledger.world import FIRST_CHARACTER, HOUR, make_killmail
+from tests.unit.ledger.world import FIRST_CHARACTER, HOUR, make_killmail, send_syncs
 
 late_answers = st.sampled_from(["answer", "answer", "release", "defer", "reject"])
 
@@ -229,11 +229,8 @@ class LedgerMachine(Lists):
         assert set(failed) == {sync_id for sync_id, run in listing if run.attempts >= 4}
         for sync_id in failed:
             self.model.failed(self.model.runs[sync_id])
-        for _, run in listing:
-            if run.expired:
-                run.holder, run.expired = None, False
-                run.attempts += 1
-        self.messages += [("sync", sync.sync_id) for sync in self.do(ledger.syncs_to_send)]
+        self.model.taken_from_dead_readers()
+        self.messages += [("sync", sync.sync_id) for sync in self.do(send_syncs)]
         ready = set(self.do(ledger.ready_to_finish))
         assert ready == self.model.complete_runs()
         self.messages += [("finalize", sync_id) for sync_id in ready]

@@ -149,6 +149,13 @@ class Model:
             return False
         return run.state == "QUEUED" or (run.state == "LISTING" and (run.holder is None or run.expired))
 
+    def taken_from_dead_readers(self) -> None:
+        """Those whose readers died again and again are left to the tick, which fails them."""
+        for run in self.runs.values():
+            if run.expired and run.attempts < 4:
+                run.holder, run.expired = None, False
+                run.attempts += 1
+
     def claimed(self, run: Run, reader: object) -> None:
         run.state, run.holder, run.expired = "LISTING", reader, False
         if run.next_page == 1:

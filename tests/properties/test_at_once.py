@@ -33,6 +33,7 @@ from tests.unit.ledger.world import (
     make_user,
     opened,
     references,
+    send_syncs,
 )
 
 pytestmark = pytest.mark.parametrize("any_db_url", ["postgres"], indirect=True)
@@ -110,7 +111,7 @@ class Scene:
     def take_over(self, _at: int) -> None:
         execute("UPDATE syncs SET claimed_until = ? WHERE state = 'LISTING'", (utcnow() - HOUR,))
         ledger.fail_abandoned()
-        for sync in ledger.syncs_to_send():
+        for sync in send_syncs():
             ledger.claim_sync(sync.sync_id)
 
     def ask(self, at: int) -> None:
@@ -175,7 +176,7 @@ class Scene:
             execute("UPDATE ledger SET not_before = ? WHERE not_before IS NOT NULL", (utcnow() - HOUR,))
             ledger.take_back_expired()
             ledger.fail_abandoned()
-            for sync in ledger.syncs_to_send(timedelta(0)):
+            for sync in send_syncs(timedelta(0)):
                 self._read_whole(sync.sync_id)
             for out in dispatch_all():
                 claim = ledger.claim(out.killmail_id)

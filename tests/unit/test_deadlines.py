@@ -41,6 +41,7 @@ from tests.unit.ledger.world import (
     opened,
     reading,
     row_state,
+    send_syncs,
     stored,
     sync_row,
     taken,
@@ -223,20 +224,19 @@ def test_what_ends_in_a_thousand_years_is_over_now() -> None:
 def test_a_sync_held_for_a_thousand_years_is_sent_again() -> None:
     sync = reading(make_user())
     execute("UPDATE syncs SET claimed_until = '2999-01-01 00:00:00'")
-    assert ledger.syncs_to_send() == []
+    assert send_syncs() == []
     assert sum(expire_implausible_deadlines().values()) == 1
-    assert [each.sync_id for each in ledger.syncs_to_send()] == [sync.sync_id]
+    assert [each.sync_id for each in send_syncs()] == [sync.sync_id]
     assert claimed(sync.sync_id)
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=4), timedelta(days=365)])
 def test_a_sync_that_waits_for_a_clock_that_was_set_back_is_sent_again(ahead: timedelta) -> None:
-    """Its message is dated the same: only the tick will ever send another."""
     sync = reading(make_user())
     assert ledger.wait_with_sync(sync, utcnow() + ahead, "the login service does not answer")
-    assert ledger.syncs_to_send() == []
-    assert sum(expire_implausible_deadlines().values()) == 2
-    assert [each.sync_id for each in ledger.syncs_to_send()] == [sync.sync_id]
+    assert send_syncs() == []
+    assert sum(expire_implausible_deadlines().values()) == 1
+    assert [each.sync_id for each in send_syncs()] == [sync.sync_id]
     assert claimed(sync.sync_id)
 
 

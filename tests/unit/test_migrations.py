@@ -152,7 +152,7 @@ def test_a_second_time_does_nothing(empty_db: Database) -> None:
 
     assert schema() == before
     with db.connection_context():
-        assert execute("SELECT COUNT(*) FROM locks").fetchone()[0] == 2
+        assert execute("SELECT COUNT(*) FROM locks").fetchone()[0] == 3
     migrations.check()
 
 

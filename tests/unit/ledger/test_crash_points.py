@@ -30,6 +30,7 @@ from tests.unit.ledger.world import (
     opened,
     reading,
     row_state,
+    send_syncs,
     settle,
     stored,
     stored_ids,
@@ -50,7 +51,7 @@ def time_passes() -> None:
 def tick() -> list[int]:
     """What `tend_ledger` does, and what the messages it sends come to; returns the syncs that ended."""
     ledger.take_back_expired()
-    for sync in ledger.syncs_to_send():
+    for sync in send_syncs():
         read_list(claimed(sync.sync_id))
     ended = [sync_id for sync_id in ledger.ready_to_finish() if ledger.finalize(sync_id, COOLDOWN)]
     for sent in dispatch_all():
@@ -75,7 +76,7 @@ def recovers(sync_id: int) -> bool:
     assert stored_ids() == set(LIST)
     assert counts(sync_id) == (4, 4, 0, 0)
     assert tick() == []  # and there is nothing left to do
-    assert ledger.syncs_to_send() == []
+    assert send_syncs() == []
     return bool(sync_row(sync_id).state == SyncState.FINISHED)
 
 
@@ -226,9 +227,9 @@ def test_between_the_tick_and_what_it_sends(user):
     """The tick itself dies after each of its commits."""
     sync_id = opened(user)
     time_passes()
-    assert ledger.syncs_to_send()
+    assert send_syncs()
     time_passes()
-    (again,) = ledger.syncs_to_send()
+    (again,) = send_syncs()
     read_list(claimed(again.sync_id))
     assert dispatch_all()
     time_passes()
@@ -259,7 +260,7 @@ def test_killed_at_random_again_and_again(seed, user, other):
 
 def _work_a_little(dice: random.Random) -> None:
     ledger.take_back_expired()
-    for sent_sync in ledger.syncs_to_send()[: dice.randint(0, 2)]:
+    for sent_sync in send_syncs()[: dice.randint(0, 2)]:
         sync = claimed(sent_sync.sync_id)
         if dice.random() < 0.5:
             sync = add_page(sync, LIST[2 * sync.page - 2 : 2 * sync.page], pages=2).sync

@@ -19,7 +19,7 @@ def test_only_who_is_due_and_has_none_active():
     sync = sync_row(sync_id)
     assert sync.user_id == due.id
     assert (sync.trigger, sync.priority, sync.state) == (Trigger.SCHEDULE, 3, SyncState.QUEUED)
-    assert sync.sent_at is not None
+    assert sync.sent_at is None, "rows only: the dispatcher sends"
     assert (sync.next_page, sync.found, sync.attempts) == (1, 0, 0)
 
 

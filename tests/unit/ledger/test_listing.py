@@ -29,6 +29,7 @@ from tests.unit.ledger.world import (
     opened,
     reading,
     references,
+    send_syncs,
     stored,
     sync_row,
     user_row,
@@ -89,7 +90,7 @@ def test_who_lost_the_lease_writes_nothing_more(user):
 def test_a_lease_that_ran_out_but_was_not_taken_writes_nothing_once_the_tick_saw_it(user):
     slow = reading(user)
     lose_leases()
-    ledger.syncs_to_send()
+    send_syncs()
     assert ledger.add_page(slow, references([1]), reading=Reading(pages=1), etag=ETAG, seen=set()) is None
     assert ledger_ids() == set()
 

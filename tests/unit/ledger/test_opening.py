@@ -25,6 +25,7 @@ from tests.unit.ledger.world import (
     opened,
     reading,
     row,
+    send_syncs,
     sync_row,
     user_row,
 )
@@ -39,14 +40,13 @@ def test_a_new_sync_is_queued_at_the_priority_of_who_asks(user, trigger, priorit
     assert result.sync_id is not None
     sync = sync_row(result.sync_id)
     assert (sync.state, sync.priority, sync.trigger, sync.user_id) == (SyncState.QUEUED, priority, trigger, user.id)
-    assert sync.sent_at == sync.queued_at
+    assert sync.sent_at is None, "rows only: the dispatcher sends"
     assert sync.next_page == 1
 
 
 def test_a_process_that_cannot_send_leaves_it_to_the_tick(user):
-    result = ledger.open_sync(user.id, Trigger.MANUAL, cooldown=COOLDOWN, sent=False)
-    assert not result.send
-    assert [sync.sync_id for sync in ledger.syncs_to_send()] == [result.sync_id]
+    result = ledger.open_sync(user.id, Trigger.MANUAL, cooldown=COOLDOWN)
+    assert [sync.sync_id for sync in send_syncs()] == [result.sync_id]
 
 
 @pytest.mark.parametrize("trigger", [Trigger.LOGIN, Trigger.SCHEDULE])
@@ -114,36 +114,33 @@ def test_an_ended_sync_is_joined_by_nobody(user):
 
 def test_asking_again_makes_no_second_sync_and_sends_no_second_message(user):
     sync_id = opened(user)
+    send_syncs()
     again = joined(user)
     assert (again.sync_id, again.send) == (sync_id, False)
     assert Sync.select().count() == 1
+    assert send_syncs() == []
 
 
 def test_a_queued_sync_that_is_raised_is_sent_again(user):
     sync_id = opened(user)
+    send_syncs()
     again = joined(user, Trigger.LOGIN)
     assert (again.sync_id, again.send, again.priority) == (sync_id, True, 8)
-    assert sync_row(sync_id).priority == 8
+    assert [(sync.sync_id, sync.priority) for sync in send_syncs()] == [(sync_id, 8)]
 
 
 def test_a_priority_is_never_lowered(user):
     sync_id = opened(user, Trigger.LOGIN)
+    send_syncs()
     again = joined(user, Trigger.SCHEDULE)
     assert (again.send, again.priority) == (False, 8)
     assert sync_row(sync_id).priority == 8
 
 
-def test_a_queued_sync_that_nobody_sent_is_sent_by_who_joins(user):
-    sync_id = opened(user, sent=False)
+def test_a_queued_sync_that_was_not_sent_yet_may_be_sent_by_the_one_who_joins(user):
+    sync_id = opened(user)
     assert joined(user).send
-    assert sync_row(sync_id).sent_at is not None
-
-
-@pytest.mark.parametrize("trigger", [Trigger.SCHEDULE, Trigger.LOGIN])
-def test_who_joins_without_a_way_to_send_leaves_it_to_the_next_tick(user, trigger):
-    sync_id = opened(user, sent=False)
-    assert not joined(user, trigger, sent=False).send
-    assert [sync.sync_id for sync in ledger.syncs_to_send()] == [sync_id]
+    assert [sync.sync_id for sync in send_syncs()] == [sync_id]
 
 
 def test_a_sync_at_work_is_raised_without_a_second_message(user):
@@ -160,13 +157,6 @@ def test_a_login_ends_the_wait_of_a_background_sync(user):
     after = sync_row(sync.sync_id)
     assert (after.waiting_until, after.waiting_for) == (None, None)
     assert claimed(sync.sync_id).page == 2
-
-
-def test_a_login_without_a_way_to_send_leaves_the_wait_it_ended_to_the_next_tick(user):
-    sync = reading(user)
-    ledger.wait_with_sync(sync, utcnow() + HOUR, "ESI's allowance is used up")
-    assert not joined(user, Trigger.LOGIN, sent=False).send
-    assert [waiting.sync_id for waiting in ledger.syncs_to_send()] == [sync.sync_id]
 
 
 @pytest.mark.parametrize("reason", ["ESI asks to wait (429)", "ESI's copy of your killmail list is renewed then"])

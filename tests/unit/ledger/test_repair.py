@@ -8,7 +8,7 @@ import pytest
 
 import ledger
 from database import execute, utcnow
-from ledger import SyncToSend
+from ledger import OutgoingSync
 from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, LIST_BACKOFF, SYNC_RESEND_AFTER
 from models import Lock, RefreshSlot, SyncState, Trigger, User
 from tests.unit.ledger.world import (
@@ -28,6 +28,7 @@ from tests.unit.ledger.world import (
     rejected,
     row,
     row_state,
+    send_syncs,
     settle,
     stored,
     sync_row,
@@ -42,8 +43,9 @@ def test_nothing_is_repaired_that_is_in_good_hands(user, other):
     failed(2)
     reading(other)
     opened(make_user())
+    assert len(send_syncs()) == 1
     assert ledger.take_back_expired() == 0
-    assert ledger.syncs_to_send() == []
+    assert send_syncs() == []
     assert {id_: row_state(id_) for id_ in (1, 2, 3)} == {1: "fetching", 2: "deferred", 3: "sent"}
 
 
@@ -109,9 +111,9 @@ def test_deferred_and_rejected_rows_are_none_of_its_business(user):
 
 
 def test_a_sync_never_sent_is_sent_once(user):
-    sync_id = opened(user, Trigger.MANUAL, sent=False)
-    assert ledger.syncs_to_send() == [SyncToSend(sync_id, 5)]
-    assert ledger.syncs_to_send() == []
+    sync_id = opened(user, Trigger.MANUAL)
+    assert send_syncs() == [OutgoingSync(sync_id, 5)]
+    assert send_syncs() == []
     assert sync_row(sync_id).sent_at is not None
 
 
@@ -119,24 +121,24 @@ def test_a_sync_sent_too_long_ago_is_sent_again(user):
     sync_id = opened(user)
     age = SYNC_RESEND_AFTER - timedelta(seconds=5)
     execute("UPDATE syncs SET sent_at = ?", (utcnow() - age,))
-    assert ledger.syncs_to_send() == []
-    assert ledger.syncs_to_send(resend_after=timedelta(seconds=10)) == [SyncToSend(sync_id, 3)]
+    assert send_syncs() == []
+    assert send_syncs(resend_after=timedelta(seconds=10)) == [OutgoingSync(sync_id, 3)]
     lose_messages()
-    assert ledger.syncs_to_send() == [SyncToSend(sync_id, 3)]
+    assert send_syncs() == [OutgoingSync(sync_id, 3)]
     assert sync_row(sync_id).attempts == 0
 
 
 def test_the_most_urgent_first():
     syncs = [opened(make_user(), trigger) for trigger in (Trigger.SCHEDULE, Trigger.LOGIN, Trigger.MANUAL)]
     lose_messages()
-    assert [sync.sync_id for sync in ledger.syncs_to_send()] == [syncs[1], syncs[2], syncs[0]]
+    assert [sync.sync_id for sync in send_syncs()] == [syncs[1], syncs[2], syncs[0]]
 
 
 def test_an_abandoned_sync_is_sent_again_and_taken_up_where_it_was_left(user):
     sync = add_page(reading(user), [1], pages=2).sync
     lose_leases()
-    assert [sent.sync_id for sent in ledger.syncs_to_send()] == [sync.sync_id]
-    assert ledger.syncs_to_send() == []
+    assert [sent.sync_id for sent in send_syncs()] == [sync.sync_id]
+    assert send_syncs() == []
     again = claimed(sync.sync_id)
     assert (again.page, again.attempts) == (2, 1)
 
@@ -144,31 +146,29 @@ def test_an_abandoned_sync_is_sent_again_and_taken_up_where_it_was_left(user):
 def test_an_abandoned_sync_whose_new_message_is_lost_too_is_sent_once_more(user):
     sync_id = reading(user).sync_id
     lose_leases()
-    ledger.syncs_to_send()
+    send_syncs()
     lose_messages()
-    assert [sent.sync_id for sent in ledger.syncs_to_send()] == [sync_id]
+    assert [sent.sync_id for sent in send_syncs()] == [sync_id]
     assert sync_row(sync_id).attempts == 1  # nobody has had it in between
 
 
-def test_a_sync_that_waits_is_left_alone_until_its_own_message_is_late(user):
+def test_a_sync_that_waits_is_left_alone_until_its_wait_is_over(user):
     sync = reading(user)
     ledger.wait_with_sync(sync, utcnow() + HOUR, "downtime")
-    assert ledger.syncs_to_send() == []
-    execute("UPDATE syncs SET waiting_until = ?, sent_at = ?", (utcnow(), utcnow()))
-    assert ledger.syncs_to_send() == []  # its delayed message is due just now
+    assert send_syncs() == []
     lose_messages()
-    assert [sent.sync_id for sent in ledger.syncs_to_send()] == [sync.sync_id]
+    assert [sent.sync_id for sent in send_syncs()] == [sync.sync_id]
 
 
 def test_a_sync_whose_workers_go_away_again_and_again_fails(user):
     sync = add_page(reading(user), [1], pages=2).sync
     for attempt in range(len(LIST_BACKOFF)):
         lose_leases()
-        assert len(ledger.syncs_to_send()) == 1, attempt
+        assert len(send_syncs()) == 1, attempt
         claimed(sync.sync_id)
     lose_leases()
     assert ledger.fail_abandoned() == [sync.sync_id]
-    assert ledger.syncs_to_send() == []
+    assert send_syncs() == []
     after = sync_row(sync.sync_id)
     assert (after.state, after.finished_at is not None) == (SyncState.FAILED, True)
     assert after.error.startswith("gave up")
@@ -183,7 +183,7 @@ def test_progress_in_between_counts_the_workers_anew(user):
     for page in range(2 * len(LIST_BACKOFF)):
         sync = add_page(sync, [page], pages=99).sync
         lose_leases()
-        assert len(ledger.syncs_to_send()) == 1
+        assert len(send_syncs()) == 1
         sync = claimed(sync.sync_id)
     assert sync_row(sync.sync_id).state == SyncState.LISTING
 
@@ -196,14 +196,14 @@ def test_an_ended_sync_is_not_sent(user, ended):
         assert ledger.fail_sync(opened(user), "no")
     lose_messages()
     lose_leases()
-    assert ledger.syncs_to_send() == []
+    assert send_syncs() == []
 
 
 def test_a_sync_that_fetches_is_not_sent(user):
     listed(user, [1])
     lose_messages()
     lose_leases()
-    assert ledger.syncs_to_send() == []
+    assert send_syncs() == []
 
 
 # Alone at start
@@ -229,7 +229,7 @@ def test_who_is_alone_takes_everything_back_at_once(user, other):
         4: "pending",
         5: "pending",
     }
-    assert [sync.sync_id for sync in ledger.syncs_to_send()] == [queued, listing]
+    assert [sync.sync_id for sync in send_syncs()] == [queued, listing]
     assert claimed(listing).page == 1
     assert sync_row(fetching).state == SyncState.FETCHING
     assert ledger.set_wake(utcnow() + HOUR)
@@ -244,4 +244,4 @@ def test_being_alone_twice_changes_nothing_more(user):
     ledger.reset_unfinished()
     ledger.reset_unfinished()
     assert (row_state(1), sync_row(sync_id).state) == ("pending", SyncState.FETCHING)
-    assert {lock.name for lock in Lock.select()} == {"dispatch", "links"}
+    assert {lock.name for lock in Lock.select()} == {"dispatch", "links", "syncs"}

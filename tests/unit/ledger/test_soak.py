@@ -29,6 +29,7 @@ from tests.unit.ledger.world import (
     lose_messages,
     make_user,
     references,
+    send_syncs,
     settle,
     stored_ids,
 )
@@ -117,7 +118,7 @@ class Flow:
             (lost, dice.randrange(3)),
         )
         ledger.take_back_expired()
-        ledger.syncs_to_send()
+        send_syncs()
         self.end(ledger.ready_to_finish())
 
     def finish(self, dice: random.Random) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import ledger
 from database import execute, utcnow
 from killmails import Attacker, Item, Killmail, Position, Victim
-from ledger import Allowed, Claim, ClaimedSync, Outgoing, PageAdded, Settled
+from ledger import Allowed, Claim, ClaimedSync, Outgoing, OutgoingSync, PageAdded, Settled, SyncRoom
 from ledger.reading import Reading
+from ledger.rules import SYNC_RESEND_AFTER
 from models import Fetch, Sync, SyncItem, Trigger, User, UserKillmail
 from models import Killmail as StoredKillmail
 
@@ -84,6 +85,12 @@ def claimed(sync_id: int) -> ClaimedSync:
     sync = ledger.claim_sync(sync_id)
     assert sync is not None
     return sync
+
+
+def send_syncs(resend_after: timedelta = SYNC_RESEND_AFTER) -> list[OutgoingSync]:
+    """What the tick sends: all syncs without a message, and those whose message is lost."""
+    ledger.take_back_lost(utcnow() - resend_after, PLENTY)
+    return ledger.choose_syncs(SyncRoom(PLENTY))
 
 
 def reading(user: User, trigger: Trigger = Trigger.SCHEDULE, **options: Any) -> ClaimedSync:
