@@ -48,6 +48,11 @@ class SyncFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitsChanged:
+    """What a class of syncs waits for has changed, or is over (`ledger/waits.py`). One event for all of its syncs."""
+
+
+@dataclass(frozen=True, slots=True)
 class NamesResolved:
     """Ids have got names that had none, or solar systems their security status."""
 
@@ -65,7 +70,7 @@ class Resumed:
     connects again, tells its subscribers, in other processes too."""
 
 
-Event = KillmailStored | SyncChanged | SyncFinished | NamesResolved | SessionsEnded
+Event = KillmailStored | SyncChanged | SyncFinished | WaitsChanged | NamesResolved | SessionsEnded
 Notice = Event | Resumed
 Callback = Callable[[Notice], None]
 
@@ -73,6 +78,7 @@ _KINDS: dict[str, tuple[Callable[..., Notice], str | None]] = {
     "KillmailStored": (KillmailStored, "killmail_id"),
     "SyncChanged": (SyncChanged, "sync_id"),
     "SyncFinished": (SyncFinished, "sync_id"),
+    "WaitsChanged": (WaitsChanged, None),
     "NamesResolved": (NamesResolved, None),
     "SessionsEnded": (SessionsEnded, "user_id"),
     "Resumed": (Resumed, None),

@@ -18,7 +18,8 @@ from actors.queues import MAINTENANCE, SECOND
 from database import from_epoch, utcnow
 from esi.limiter import HORIZON_SECONDS, SPACING, Allowance
 from esi.rate_limit import KILLMAIL
-from events import SyncChanged, publish
+from events import WaitsChanged, publish
+from ledger import waits
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ def dispatch_now() -> int:
     )
     outgoing = ledger.dispatch(allowed, window())
     sent = _send(outgoing)
-    wakes = [_blocked_until(interactive, interactive=True), _blocked_until(background, interactive=False)]
+    blocked = [_blocked_until(interactive, interactive=True), _blocked_until(background, interactive=False)]
+    wakes = _tell_waits(dict(zip((waits.INTERACTIVE, waits.BACKGROUND), blocked, strict=True)))
     wakes += [_doubtful_blocked_until(interactive), ledger.next_due()]
     wake_for(min((at for at in wakes if at is not None), default=None))
     return sent
@@ -104,14 +106,21 @@ def _send(outgoing: Sequence[ledger.Outgoing]) -> int:
     return len(outgoing)
 
 
-def _blocked_until(allowance: Allowance, *, interactive: bool) -> datetime | None:
-    """When a class that has work and no allowance may go on; its syncs are told."""
+def _blocked_until(allowance: Allowance, *, interactive: bool) -> waits.Wait | None:
+    """When a class that has work and no allowance may go on, and why it waits."""
     if allowance.requests > 0 or allowance.reopens_at is None or not ledger.has_pending(interactive=interactive):
         return None
-    until = from_epoch(allowance.reopens_at)
-    for sync_id in ledger.show_waiting(until, allowance.reason or "ESI", interactive=interactive):
-        publish(SyncChanged(sync_id))
-    return until
+    return waits.Wait(from_epoch(allowance.reopens_at), allowance.reason or "ESI")
+
+
+def _tell_waits(blocked: dict[str, waits.Wait | None]) -> list[datetime | None]:
+    """Write down what each class waits for, and tell the viewers if it is news; returns until when."""
+    changed = waits.end([name for name, wait in blocked.items() if wait is None])
+    for name, wait in blocked.items():
+        changed |= wait is not None and waits.note(name, wait.until, wait.reason)
+    if changed:
+        publish(WaitsChanged())
+    return [None if wait is None else wait.until for wait in blocked.values()]
 
 
 def _doubtful_blocked_until(interactive: Allowance) -> datetime | None:

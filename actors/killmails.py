@@ -15,7 +15,7 @@ from actors.syncs import finish_if_complete
 from esi.client import UnusableHash
 from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited, EsiStatus, EsiTransport
 from esi.rate_limit import KILLMAIL
-from events import KillmailStored, publish
+from events import KillmailStored, WaitsChanged, publish
 from killmails import MalformedKillmail, hash_matches, parse_killmail
 from ledger.refusals import REFUSALS_ALLOWED
 
@@ -78,6 +78,7 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
     else:
         asked = error.retry_after if isinstance(error, EsiRateLimited) else None
         finish_if_complete(ledger.defer(held.claim, str(error), refused=refused, retry_after=asked))
+        publish(WaitsChanged())
         if refused:
             _count_refusal(killmail_id)
         if held.permit.is_probe:

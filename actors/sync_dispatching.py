@@ -25,6 +25,8 @@ from database import from_epoch, utcnow
 from esi import rate_store, sso_gate
 from esi.limiter import SPACING, Allowance
 from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL
+from events import WaitsChanged, publish
+from ledger import waits
 from ledger.rules import INTERACTIVE_PRIORITY, SYNC_RESEND_AFTER
 from ledger.sync_window import SHARE
 
@@ -54,9 +56,14 @@ def dispatch_syncs_now(lowest: int = 0) -> bool:
     lists = runtime.limiter().allowance(CHAR_KILLMAIL, NO_OWNER, background=False)
     if lists.requests <= 0:
         if lists.reopens_at is not None and ledger.has_pending_sync():
-            wake_syncs_for(from_epoch(lists.reopens_at))
+            opens_at = from_epoch(lists.reopens_at)
+            if waits.note(waits.LISTS, opens_at, lists.reason or "ESI"):
+                publish(WaitsChanged())
+            wake_syncs_for(opens_at)
         wake_syncs_for(ledger.next_sync_wait())
         return True
+    if waits.end([waits.LISTS]):
+        publish(WaitsChanged())
     if lists.probe and _status_goes_first():
         return True
     refreshes, sso_opens_at = _refreshes()

@@ -19,7 +19,16 @@ import events
 from api import killmails, syncs
 from api.subscriptions import NewKillmails, Subscription, SyncProgress, Unknown
 from database import UNAVAILABLE_ERRORS, db
-from events import KillmailStored, NamesResolved, Notice, Resumed, SessionsEnded, SyncChanged, SyncFinished
+from events import (
+    KillmailStored,
+    NamesResolved,
+    Notice,
+    Resumed,
+    SessionsEnded,
+    SyncChanged,
+    SyncFinished,
+    WaitsChanged,
+)
 from models import User
 
 log = logging.getLogger(__name__)
@@ -194,6 +203,8 @@ class Hub:
         if any(isinstance(notice, NamesResolved) for notice in notices):
             self._tell_resolved()
         self._tell_syncs(views, listed=True)
+        if any(isinstance(notice, WaitsChanged) for notice in notices):
+            self._moving.update(each.viewer_id for each in self._all_subscriptions() if isinstance(each, SyncProgress))
         self._tell_progress()
 
     def _seen_by(self, stored: list[int]) -> list[tuple[int, int]]:

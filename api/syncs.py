@@ -10,7 +10,9 @@ from typing import Any
 import ledger
 from api.pages import Page, make_page
 from database import execute, placeholders, utcnow
-from ledger.rules import UNSETTLED
+from ledger import waits
+from ledger.rules import INTERACTIVE_PRIORITY, UNSETTLED
+from ledger.waits import Wait
 from models import Sync, SyncState, User
 
 CURSOR = "sync"
@@ -162,8 +164,10 @@ def _how_it_ended(sync: SyncView) -> str:
 def _views(rows: Iterable[Any]) -> list[SyncView]:
     rows = list(rows)
     now = utcnow()
-    progress = ledger.sync_progress([row.id for row in rows if row.finished_at is None])
-    views = [_view(row, progress.get(row.id), now) for row in rows]
+    active = [row.id for row in rows if row.finished_at is None]
+    progress = ledger.sync_progress(active)
+    gates = waits.current() if active else {}
+    views = [_view(row, progress.get(row.id), _wait_of(row, progress.get(row.id), gates, now)) for row in rows]
     failures = _failures([view.id for view in views if view.failed])
     return [replace(view, failures=failures[view.id]) if view.id in failures else view for view in views]
 
@@ -188,15 +192,30 @@ def _failures(sync_ids: list[int]) -> dict[int, list[FailureView]]:
     return failures
 
 
-def _view(row: Any, progress: ledger.Progress | None, now: datetime) -> SyncView:
-    waiting = row.finished_at is None and row.waiting_until is not None and row.waiting_until > now
+def _wait_of(row: Any, progress: ledger.Progress | None, gates: dict[str, Wait], now: datetime) -> Wait | None:
+    """What an active sync waits for: what is its own, then its killmails' next try, then the gate of its class."""
+    if row.finished_at is not None:
+        return None
+    if row.waiting_until is not None and row.waiting_until > now:
+        return Wait(row.waiting_until, row.waiting_for)
+    if row.state != SyncState.FETCHING:
+        return gates.get(waits.LISTS) if row.claimed_until is None else None
+    if progress is None or not progress.pending:
+        return None
+    if progress.retrying == progress.pending and progress.retry_at is not None and progress.retry_at > now:
+        killmails = "killmail" if progress.retrying == 1 else "killmails"
+        return Wait(progress.retry_at, f"ESI did not give {progress.retrying:,} {killmails}; trying again")
+    return gates.get(waits.INTERACTIVE if row.priority >= INTERACTIVE_PRIORITY else waits.BACKGROUND)
+
+
+def _view(row: Any, progress: ledger.Progress | None, wait: Wait | None) -> SyncView:
     return SyncView(
         id=row.id,
         user_id=row.user_id,
         trigger=row.trigger,
         priority=row.priority,
         full=row.full,
-        state=WAITING if waiting else row.state,
+        state=WAITING if wait else row.state,
         phase=row.state,
         pages=row.pages,
         pages_read=_pages_read(row),
@@ -205,8 +224,8 @@ def _view(row: Any, progress: ledger.Progress | None, now: datetime) -> SyncView
         skipped=row.skipped,
         failed=progress.failed if progress else row.failed,
         pending=progress.pending if progress else 0,
-        waiting_until=row.waiting_until if waiting else None,
-        waiting_for=row.waiting_for if waiting else None,
+        waiting_until=wait.until if wait else None,
+        waiting_for=wait.reason if wait else None,
         error=row.error,
         queued_at=row.queued_at,
         started_at=row.started_at,

@@ -20,7 +20,7 @@ from ledger.dispatching import (
     set_wake,
     upcoming,
 )
-from ledger.fetching import Claim, Settled, claim, defer, give_back, lease_ends, reject, release, settle, show_waiting
+from ledger.fetching import Claim, Settled, claim, defer, give_back, lease_ends, reject, release, settle
 from ledger.finishing import Finished, Progress, finalize, finish_unchanged, ready_to_finish, sync_progress
 from ledger.hashes import try_other_hash
 from ledger.listing import (
@@ -110,7 +110,6 @@ __all__ = [
     "set_sync_wake",
     "set_wake",
     "settle",
-    "show_waiting",
     "sync_progress",
     "take_back_expired",
     "take_back_lost",

@@ -17,7 +17,6 @@ from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
     FETCH_BACKOFF,
     FETCH_LEASE,
-    INTERACTIVE_PRIORITY,
     LAST_TURN,
     MAX_ERROR_LENGTH,
     REFUSALS_BEFORE_DEFERRED,
@@ -59,20 +58,6 @@ class Settled:
 
     stored: bool
     sync_ids: tuple[int, ...] = ()
-
-
-def show_waiting(until: datetime, reason: str, *, interactive: bool) -> list[int]:
-    """Tell the syncs whose killmails wait for a closed road until when; returns the ids of those it is news to."""
-    low, high = (INTERACTIVE_PRIORITY, 10) if interactive else (0, INTERACTIVE_PRIORITY - 1)
-    rows = execute(
-        """
-        UPDATE syncs SET waiting_until = ?, waiting_for = ?
-        WHERE finished_at IS NULL AND state = 'FETCHING' AND priority BETWEEN ? AND ?
-               AND (waiting_until IS NULL OR waiting_until <> ?) RETURNING id
-        """,
-        (until, reason[:MAX_ERROR_LENGTH], low, high, until),
-    ).fetchall()
-    return [sync_id for (sync_id,) in rows]
 
 
 def claim(killmail_id: int) -> Claim | None:

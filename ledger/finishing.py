@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from database import db, execute, lock_clause, placeholders, utcnow
+from database import as_datetime, db, execute, lock_clause, placeholders, utcnow
 from ledger.forgetting import forget_ended
 from ledger.listing import ClaimedSync
 from ledger.rules import UNSETTLED
@@ -34,11 +34,16 @@ _LAST_KILLMAIL = """
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Live counts of a sync: of what was not stored when it was listed."""
+    """Live counts of a sync: of what was not stored when it was listed.
+
+    `retrying`: of `pending`, those that failed and are tried again; the first of them not before `retry_at`.
+    """
 
     saved: int
     failed: int
     pending: int
+    retrying: int = 0
+    retry_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +100,12 @@ def sync_progress(sync_ids: Sequence[int]) -> dict[int, Progress]:
     """Live counts of active syncs. Those of an ended one are in its row."""
     if not sync_ids:
         return {}
+    retrying = f"l.state = 'deferred' AND {UNSETTLED}"
     rows = execute(
         f"""
         SELECT s.id, s.found - s.skipped, COUNT(l.killmail_id),
-               COALESCE(SUM(CASE WHEN {UNSETTLED} THEN 1 ELSE 0 END), 0)
+               COALESCE(SUM(CASE WHEN {UNSETTLED} THEN 1 ELSE 0 END), 0),
+               COALESCE(SUM(CASE WHEN {retrying} THEN 1 ELSE 0 END), 0), MIN(CASE WHEN {retrying} THEN l.not_before END)
         FROM syncs s
         LEFT JOIN sync_items i ON i.sync_id = s.id
         LEFT JOIN ledger l ON l.killmail_id = i.killmail_id
@@ -109,8 +116,14 @@ def sync_progress(sync_ids: Sequence[int]) -> dict[int, Progress]:
     ).fetchall()
     # While a list is read again from its start, more may be remaining than has been counted again.
     return {
-        sync_id: Progress(saved=max(0, wanted - remaining), failed=remaining - int(pending), pending=int(pending))
-        for sync_id, wanted, remaining, pending in rows
+        sync_id: Progress(
+            saved=max(0, wanted - remaining),
+            failed=remaining - int(pending),
+            pending=int(pending),
+            retrying=int(retrying),
+            retry_at=None if retry_at is None else as_datetime(retry_at),
+        )
+        for sync_id, wanted, remaining, pending, retrying, retry_at in rows
     }
 
 

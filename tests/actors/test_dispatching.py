@@ -11,6 +11,7 @@ import pytest
 import ledger
 from actors.dispatching import EMBEDDED_THREADS, dispatch, dispatch_now, wake_for, window
 from actors.schedule import tend
+from api import syncs
 from database import execute, utcnow
 from models import Fetch, SyncState, Trigger
 from tests.actors.asking import age_leases, ask, only_sync, rows, stored, wake
@@ -140,10 +141,11 @@ def test_background_stops_at_a_quarter_and_its_pilots_see_it(listed, simulated, 
             "VALUES ('killmail:ip', 240, 60, ?, 0)", (f"{int(time.time() / (60 / 128))} 180",))  # fmt: skip
     listed(4, Trigger.SCHEDULE)
     assert dispatch_now() == 0
-    waiting = only_sync()
-    assert waiting.state == SyncState.FETCHING
+    waiting = syncs.load([only_sync().id])[only_sync().id]
+    assert (waiting.state, waiting.phase) == (syncs.WAITING, SyncState.FETCHING)
+    assert waiting.waiting_until is not None
     assert timedelta(0) < waiting.waiting_until - utcnow() < timedelta(seconds=65)
-    assert "allowance" in waiting.waiting_for
+    assert "allowance" in str(waiting.waiting_for)
     assert wake() is not None
 
     listed(4, Trigger.LOGIN)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 import events
+from api import syncs
 from database import utcnow
 from models import Fetch, Killmail, Sync, SyncState, Trigger
 from tests.actors.asking import only_row, only_sync, rows, stored, wake
@@ -225,7 +226,7 @@ def test_being_told_to_wait_spends_no_attempt(simulated, sync, later, tick, kind
     row = only_row()
     assert (row.state, row.attempts, row.last_error) == ("pending", 0, None)
     assert wake() is not None
-    assert only_sync().waiting_until is not None, "the pilot is not told"
+    assert syncs.load([only_sync().id])[only_sync().id].waiting_until is not None, "the pilot is not told"
 
     later(1000)
     tick()

@@ -104,7 +104,9 @@ def test_while_a_gate_is_closed_nothing_is_sent_and_one_wake_up_is_planned(simul
     assert states() == {"FINISHED"}
 
 
-def test_messages_that_meet_a_closed_gate_go_back_without_a_token_a_line_or_an_event(simulated, post, crew, caplog):
+def test_messages_that_meet_a_closed_gate_go_back_without_a_token_or_a_line_and_tell_once(
+    simulated, post, crew, caplog
+):
     caplog.set_level(logging.INFO)
     pilots = [simulated.pilot(1) for _ in range(3)]
     User.update(access_token=None, expires_at=None).execute()
@@ -117,7 +119,7 @@ def test_messages_that_meet_a_closed_gate_go_back_without_a_token_a_line_or_an_e
     crew.drain()
     assert [(sync.state, sync.sent_at, sync.attempts) for sync in Sync.select()] == [("QUEUED", None, 0)] * 3
     assert [entry for entry in simulated.asked("token") if entry.grant_type == "refresh_token"] == []
-    assert told == []
+    assert told == [events.WaitsChanged()], "one event for all of them"
     assert [record for record in caplog.records if record.name.startswith("actors")] == []
     assert len(post.to("dispatch_syncs")) == 1
 

@@ -17,18 +17,15 @@ from tests.unit.ledger.world import (
     PLENTY,
     dispatch_all,
     failed,
-    finished,
     hash_of,
     listed,
     lose_leases,
     make_due,
     make_user,
-    reading,
     rejected,
     row,
     row_state,
     stored,
-    sync_row,
     taken,
 )
 
@@ -216,32 +213,6 @@ def test_a_wake_up_that_has_passed_or_was_lost_keeps_nobody_asleep():
     assert ledger.set_wake(utcnow() + HOUR)
 
 
-# Waiting for a closed road
-
-
-def test_the_syncs_of_a_class_are_told_once_what_they_wait_for(user, other):
-    background = listed(user, [1])
-    login = listed(other, [2], Trigger.LOGIN)
-    still_listing = reading(make_user()).sync_id
-    until = utcnow() + timedelta(minutes=3)
-    assert ledger.show_waiting(until, "r" * 1000, interactive=False) == [background]
-    assert ledger.show_waiting(until, "again", interactive=False) == []
-    assert (sync_row(background).waiting_until, sync_row(background).waiting_for) == (until, "r" * 300)
-    assert sync_row(login).waiting_until is None
-    assert sync_row(still_listing).waiting_until is None
-    assert ledger.show_waiting(until, "x", interactive=True) == [login]
-    later = until + HOUR
-    assert ledger.show_waiting(later, "longer", interactive=False) == [background]
-
-
-def test_a_sync_that_was_told_to_wait_still_finishes_and_waits_for_nothing_then(user):
-    sync_id = listed(user, [1])
-    ledger.show_waiting(utcnow() + HOUR, "closed", interactive=False)
-    stored(1)
-    finished(sync_id)
-    assert (sync_row(sync_id).waiting_until, sync_row(sync_id).waiting_for) == (None, None)
-
-
 def test_a_lost_message_is_sent_again(user):
     listed(user, [1])
     dispatch_all()
@@ -270,13 +241,8 @@ def _pending(killmail_id: int, now: datetime) -> tuple[object, ...]:
         (ledger.dispatching, partial(ledger.dispatch, Allowed(0, 0), 0), "ledger_claimed"),
         (ledger.dispatching, partial(ledger.has_pending, interactive=False), "ledger_pending"),
         (ledger.dispatching, ledger.next_due, "ledger_deferred"),
-        (
-            ledger.fetching,
-            partial(ledger.show_waiting, datetime(2999, 1, 1), "closed", interactive=False),
-            "syncs_active",
-        ),
     ],
-    ids=["upcoming", "dispatch", "has_pending", "next_due", "show_waiting"],
+    ids=["upcoming", "dispatch", "has_pending", "next_due"],
 )
 def test_what_every_dispatch_asks_is_answered_by_an_index(plans, module, ask, index):
     """However many killmails wait, and however many syncs have ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.unit.ledger.world import (
     opened,
     reading,
     rejected,
+    row,
     stored,
     sync_row,
     user_row,
@@ -146,7 +148,9 @@ def test_progress_is_live(user, other):
     assert _progress(sync.sync_id) == Progress(saved=0, failed=0, pending=4)
     stored(2)
     failed(3, times=3)
-    assert _progress(sync.sync_id) == Progress(saved=1, failed=0, pending=3)
+    retrying = _progress(sync.sync_id)
+    assert replace(retrying, retry_at=None) == Progress(saved=1, failed=0, pending=3, retrying=1)
+    assert retrying.retry_at == row(3).not_before
     failed(3)
     rejected(4)
     assert _progress(sync.sync_id) == Progress(saved=1, failed=2, pending=1)

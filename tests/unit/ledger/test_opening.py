@@ -179,9 +179,7 @@ def test_a_script_that_joins_ends_no_wait(user):
 
 def test_a_raise_while_fetching_asks_for_a_dispatch(user):
     sync_id = listed(user, [1])
-    ledger.show_waiting(utcnow() + HOUR, "ESI's allowance is used up", interactive=False)
     assert joined(user, Trigger.LOGIN).dispatch
-    assert sync_row(sync_id).waiting_until is None
     assert not joined(user, Trigger.LOGIN).dispatch
     assert sync_row(sync_id).state == SyncState.FETCHING
 
