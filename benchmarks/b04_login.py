@@ -59,7 +59,7 @@ def measure(quick: bool) -> Report:
     )
 
 
-def log_in_and_watch(made: Cluster, character_id: int, address: str) -> tuple[float, float]:
+def log_in_and_watch(made: Cluster, character_id: int, address: str, killmails: int = KILLMAILS) -> tuple[float, float]:
     """Seconds from the callback's redirect to the first and to the last killmail on the socket."""
     pilot = browser(made, address)
     web, session = made.web_url, pilot.session
@@ -75,7 +75,7 @@ def log_in_and_watch(made: Cluster, character_id: int, address: str) -> tuple[fl
     live.subscribe(NEW_KILLMAIL, after="0")
     seen = {live.next_killmail_id()}
     first = time.perf_counter() - began
-    while len(seen) < KILLMAILS:
+    while len(seen) < killmails:
         seen.add(live.next_killmail_id())
     last = time.perf_counter() - began
     live.close()
