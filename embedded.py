@@ -60,10 +60,11 @@ class EmbeddedSystem:
         tick = 0
         while not self._stopping.wait(TICK_SECONDS):
             try:
-                with db.connection_context():
-                    tend(RESEND_AFTER)
+                # First, and without the database: a tick that fails must not cost the users who are due their turn.
                 if tick % ticks_a_look == 0:
                     send(queue_due_users)
+                with db.connection_context():
+                    tend(RESEND_AFTER)
             except peewee.OperationalError as error:
                 logger.error("the tick failed, the next one tries again: %s", str(error).partition("\n")[0])
             except Exception:  # the clock must not stop: without it nothing is repaired and nobody is due

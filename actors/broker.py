@@ -13,7 +13,7 @@ from typing import Any
 
 import dramatiq
 import peewee
-from dramatiq.middleware import AgeLimit, Middleware, Retries, TimeLimit
+from dramatiq.middleware import Middleware, Retries, TimeLimit
 from periodiq import PeriodiqMiddleware
 
 import database
@@ -21,6 +21,7 @@ import events
 import logs
 import migrations
 import settings
+from actors.expired import SkipExpired
 from actors.memory import InMemoryBroker
 from actors.messages import CheckedEncoder, CheckedRabbitmqBroker
 from actors.middleware import Connections, DefaultPriority, EndsWithMaster, FetchClaims, NoSecretsInMessages, Stopping
@@ -40,7 +41,7 @@ def make_broker(config: settings.Settings, *, schema_checked: bool = True) -> dr
     `schema_checked`: whether code and schema are known to fit; if not, the first message makes sure of it.
     """
     middleware: list[Middleware] = [
-        AgeLimit(),
+        SkipExpired(),
         Connections(schema_checked=schema_checked),
         FetchClaims(),
         SyncStarts(),

@@ -13,12 +13,12 @@ import runtime
 import settings
 import tokens
 from actors.dispatching import dispatch_now
-from actors.middleware import stopping
+from actors.middleware import discard_connection, stopping
 from actors.permits import permit_for
 from actors.queues import FIRST, SYNCS
 from actors.sync_dispatching import wake_syncs_for
 from actors.syncs import finish_if_complete
-from database import from_epoch, utcnow
+from database import UNAVAILABLE_ERRORS, from_epoch, keep_connected, utcnow
 from esi.client import NotModified, RecentPage
 from esi.errors import (
     EsiDowntime,
@@ -50,19 +50,24 @@ POSITIONS = 10
     max_age=60 * 60_000,  # a sync this late was sent again long ago
 )
 def sync_user(sync_id: int) -> None:
-    """Take up the sync if nobody else has it, and read its list as far as it has to be read."""
+    """Claim the sync if no other worker holds it, and read its list as far as it has to be read."""
     sync = ledger.claim_sync(sync_id)
     if sync is None:
         return
     try:
-        reader = ListReader(sync)
-    except DoesNotExist:  # unlinked meanwhile, and the sync with them
-        return
+        _read_list(ListReader(sync))
+    except DoesNotExist:
+        logger.info("sync %s: its user was unlinked in the meantime; nothing is left to do", sync_id)
+
+
+def _read_list(reader: ListReader) -> None:
+    """Read, and take every failure that a list is known to have."""
+    sync_id = reader.sync.sync_id
     publish(SyncChanged(sync_id))
     try:
         reader.read()
-    except DoesNotExist:
-        return
+    except UNAVAILABLE_ERRORS as error:
+        _take_database_error(reader.sync, error)
     except _Stopping:
         _wait(reader.sync, utcnow(), "the worker that read it stops; another one goes on")
     except Closed as closed:
@@ -222,6 +227,20 @@ def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: boo
         return
     logger.info("sync %s waits until %s: %s", sync.sync_id, until.strftime("%H:%M:%S"), reason)
     wake_syncs_for(until)
+
+
+def _take_database_error(sync: ledger.ClaimedSync, error: Exception) -> None:
+    """A deadlock, a lock that was waited for too long, or a cut connection: try again soon, if the database allows.
+
+    If it does not, the sync's lease ends and the tick sends it.
+    """
+    logger.warning("sync %s: the database did not answer (%s); trying again", sync.sync_id, type(error).__name__)
+    discard_connection()
+    try:
+        keep_connected()
+        _wait(sync, utcnow() + backoff(LIST_BACKOFF, 1), "the database did not answer; trying again", failed=True)
+    except UNAVAILABLE_ERRORS:
+        discard_connection()
 
 
 def _take_no_token(sync: ledger.ClaimedSync, error: tokens.TokenUnavailable) -> None:

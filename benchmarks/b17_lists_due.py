@@ -47,9 +47,7 @@ def measure(quick: bool) -> Report:
         raise RuntimeError(f"void: of {LISTS} lists {left} were left to be read when the logins ended")
     return Report(
         [
-            median_of(
-                "login ÷ login alone", ratios(beside, alone), 1.3
-            ),
+            median_of("login ÷ login alone", ratios(beside, alone), 1.3),
             median_of("login, lists due", beside, unit="s"),
             median_of("login alone", alone, unit="s"),
             Figure("lists read during a login", median(read), 1, at_least=True, runs=tuple(map(float, read))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,6 @@ def dead(system: Cluster) -> list[dict[str, object]]:
 def message(actor: str, arguments: list[object]) -> bytes:
     fields = {
         "queue_name": queues.SYNCS, "actor_name": actor, "args": arguments, "kwargs": {}, "options": {},
-        "message_id": "00000000-0000-0000-0000-000000000001", "message_timestamp": 1_795_000_000_000,
+        "message_id": "00000000-0000-0000-0000-000000000001", "message_timestamp": int(time.time() * 1000),
     }  # fmt: skip
     return json.dumps(fields).encode()

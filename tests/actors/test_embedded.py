@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import dramatiq
+import peewee
 import pytest
 
 import actors
@@ -90,6 +91,18 @@ def test_it_looks_for_due_users_as_often_as_the_setting_says(simulated, start, c
     _until(lambda: len(looked) >= 4)
     # Ten ticks make two minutes here, however long they take; a worker looks a tick or two after it was told to.
     assert 8 <= (looked[3] - looked[0]) / 3 <= 12
+
+
+def test_a_tick_that_fails_costs_nobody_a_turn(simulated, start, monkeypatch):
+    """The scheduler looks in the second in which a tick fails, too: the next look is ten minutes away."""
+
+    def fail(*_: object) -> dict[str, int]:
+        raise peewee.OperationalError("database is locked")
+
+    monkeypatch.setattr(deadlines, "expire_implausible_deadlines", fail)
+    pilot = simulated.pilot(2)
+    start()
+    _until(lambda: stored() == simulated.list_of(pilot))
 
 
 def test_a_login_overtakes_the_lists_that_wait(simulated, crew):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import jwt
+import peewee
 import pytest
 from cryptography.fernet import Fernet
 
@@ -14,7 +15,7 @@ from accounts import TokenState, token_state
 from actors.users import _take_failure as take_failure
 from actors.users import sync_user
 from database import utcnow
-from esi.errors import EsiDowntime
+from esi.errors import EsiDowntime, EsiErrorLimited
 from ledger.rules import LIST_BACKOFF
 from models import Sync, SyncState, Trigger, User
 from tests.actors.asking import ask, only_sync, stored
@@ -305,3 +306,42 @@ def test_a_list_that_alone_is_told_to_come_back_later_fails_alone(simulated, lat
         later(500)
     read_in_vain()
     assert only_sync().state == SyncState.FAILED
+
+
+def test_a_deadlock_is_tried_again_in_seconds_and_is_no_dead_letter(simulated, sync, later, tick, crew, monkeypatch):
+    pilot = simulated.pilot(2)
+    add_page, failures = ledger.add_page, [peewee.OperationalError("deadlock detected")]
+
+    def deadlock_once(*args, **options):
+        if failures:
+            raise failures.pop()
+        return add_page(*args, **options)
+
+    monkeypatch.setattr(ledger, "add_page", deadlock_once)
+    row = sync(pilot)
+    assert _waits(row) < 10
+    assert (row.attempts, row.waiting_for) == (1, "the database did not answer; trying again")
+    assert crew.dead == []
+    later(301)  # ESI's cache, too
+    tick()
+    assert stored() == simulated.list_of(pilot)
+
+
+def test_a_pilot_who_unlinks_while_a_failure_is_handled_leaves_no_dead_letter(simulated, sync, crew, monkeypatch):
+    pilot = simulated.pilot(2)
+    simulated.fault("recent", "420", count=1)
+    told = runtime.esi().recent_killmails
+
+    def unlinked_in_the_meantime(*args, **options):
+        try:
+            return told(*args, **options)
+        except EsiErrorLimited as error:
+            User.delete().execute()
+            error.retry_after = None
+            raise
+
+    monkeypatch.setattr(runtime.esi(), "recent_killmails", unlinked_in_the_meantime)
+    ask(pilot)
+    crew.drain()
+    assert crew.dead == []
+    assert Sync.select().count() == 0

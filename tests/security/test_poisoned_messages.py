@@ -7,6 +7,7 @@ ends in a log line and, where it may have meant something, among the dead letter
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +43,7 @@ def message(queue: str, **changes: Any) -> bytes:
         "kwargs": {},
         "options": {},
         "message_id": "5b6a8d0c-poison",
-        "message_timestamp": 1_790_000_000_000,
+        "message_timestamp": int(time.time() * 1000),
     }
     return json.dumps({name: value for name, value in {**fields, **changes}.items() if value is not ...}).encode()
 
