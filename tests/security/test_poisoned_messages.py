@@ -221,7 +221,9 @@ def test_what_cannot_be_read_is_told_once_and_kept(
 def test_what_cannot_be_used_is_told_once(system: Cluster, workers: Process, pilots: Iterator[int], make: Any) -> None:
     said = poison(system, workers, pilots, make)
 
-    assert len(said) == len(queues.ALL), said
+    # Dramatiq adds a line of its own when it gives up.
+    told = [line for line in said if not line.startswith("Retries exceeded")]
+    assert len(told) == len(queues.ALL), said
 
 
 @pytest.mark.parametrize("make", HARMLESS.values(), ids=HARMLESS.keys())
