@@ -14,7 +14,7 @@ import pytest
 from graphql import build_schema, parse, validate
 
 from benchmarks import __main__ as bench
-from benchmarks import asks, crowd_rows, machine
+from benchmarks import asks, crowd_rows, machine, overload
 from benchmarks.b07_tick import ratios
 from benchmarks.b11_growth import marginal
 from benchmarks.b12_allowance import bursts
@@ -23,7 +23,7 @@ from benchmarks.report import Figure, median_of, number, percentile, worst_of
 from tests.acceptance.processes import wait_until
 
 #: The numbers of the claims that have a script; 13 to 15 are not taken.
-CLAIMS = [*range(1, 13), 17]
+CLAIMS = [*range(1, 13), 16, 17, 18]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,38 @@ def test_begin_and_commit_are_no_statements_and_everything_belongs_to_an_actor()
 
 def test_each_run_is_compared_with_the_run_alone_that_belongs_to_it() -> None:
     assert ratios([6.0, 3.0], [2.0, 3.0]) == [3.0, 1.0]
+
+
+@pytest.mark.parametrize("load", [1.1, 1.5])
+def test_an_overload_wants_as_many_killmails_as_it_says(load: float) -> None:
+    logins, background = overload.loads(load)
+
+    assert logins == pytest.approx(15 * load)
+    assert logins * (3 * 480 + 75) / 4 + background * overload.FOUND == pytest.approx(7_200 * load)
+
+
+def test_background_is_overtaken_only_while_it_waits() -> None:
+    """Given three killmails of a login and one of a background sync, When two of the login's are stored after the
+    background one was listed, Then it was overtaken twice, and its wait is the longest of its class."""
+    waits = overload.Waits()
+    for killmail_id in (1, 2, 3):
+        waits.listed(killmail_id, 0.0, interactive=True)
+    waits.stored(1, 1.0)
+    waits.listed(4, 10.0, interactive=False)
+    waits.stored(2, 11.0)
+    waits.stored(3, 12.0)
+    waits.stored(4, 15.0)
+
+    assert (waits.most_overtaken, waits.longest_pause) == (2, 5.0)
+    assert waits.longest == {True: 12.0, False: 5.0}
+
+
+def test_what_is_left_at_the_end_has_waited_until_then() -> None:
+    waits = overload.Waits()
+    waits.listed(1, 5.0, interactive=False)
+    waits.end(65.0)
+
+    assert waits.longest[False] == waits.longest_pause == 60.0
 
 
 def test_of_a_second_of_storm_fifty_go_to_each_of_two_and_two_to_everybody() -> None:
