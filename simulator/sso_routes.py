@@ -183,7 +183,7 @@ def _refresh(
     asked = tuple(form.get("scope", "").split()) or token.scopes
     if not set(asked) <= set(token.scopes):
         raise RefusedError("invalid_scope", "The requested scope is not a subset of the granted ones.")
-    if state.settings.rotate_refresh_tokens or note.fault == "lost":
+    if state.settings.rotate_refresh_tokens or note.fault == "lost" or token.dead_because is not None:
         text = state.grants.rotate_token(text, request.at, state.settings.rotation_grace_seconds)
     pilot = state.world.pilots[token.character_id]
     return _bearer(state, pilot, asked, request.at) | {"refresh_token": text}
