@@ -166,7 +166,7 @@ def test_a_sync_is_held_up_for_seconds_by_what_esi_refuses_and_the_ledger_tries_
         tick()
     assert len(simulated.asked("killmail")) <= 8
     simulated.mend()
-    later(24 * 3600)
+    later(30 * 3600)  # the longest wait is a day, spread by a fifth
     tick()
     assert stored() == [newest, refused]
 

@@ -36,7 +36,7 @@ def test_a_sync_waits_for_its_allowance_and_goes_on(system: Cluster, pilot: Pilo
     waiting = page.locator("#sync-waiting")
     expect(waiting).to_have_text(WAITING, timeout=PATIENCE_MS)
     # Then it is said until when, as it stands in the database; the bar stands where it got to, and no button lies
-    (until,) = system.rows("SELECT waiting_until FROM syncs")[0]
+    (until,) = system.rows("SELECT until FROM waits WHERE name = 'interactive'")[0]
     told = WAITING.match(waiting.inner_text())
     assert told is not None and told[1] == str(until)[11:16]
     expect(page.locator("#sync-summary")).to_have_text(re.compile(rf"Fetching \d+ of {KILLMAILS}"))

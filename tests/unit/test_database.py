@@ -29,7 +29,7 @@ def test_hand_written_sql_takes_and_gives_values(any_db: Database) -> None:
 
     assert Lock.get(Lock.name == "dispatch").wake_at == now
     assert execute("SELECT COUNT(*) FROM locks WHERE wake_at = ?", (now,)).fetchone()[0] == 1
-    assert execute("SELECT COUNT(*) FROM locks").fetchone()[0] == 2
+    assert execute("SELECT COUNT(*) FROM locks").fetchone()[0] == 3
 
 
 @pytest.mark.parametrize("hostile", ["'; DROP TABLE locks; --", "100%", "%s", "?", "\u00e9\U0001f680"])
