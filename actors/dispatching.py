@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: A wake-up further ahead than this is left to the tick.
 FARTHEST_WAKE = timedelta(minutes=20)
+#: What a sync waits for whose killmails ESI keeps refusing.
+REFUSED_OFTEN = "ESI refuses many of these killmails; the rest are requested slowly"
 #: In embedded mode no more is out than the threads can hold: what they have in hand cannot be overtaken.
 EMBEDDED_THREADS = 8
 
@@ -55,10 +57,14 @@ def dispatch_now() -> int:
     )
     outgoing = ledger.dispatch(allowed, window())
     sent = _send(outgoing)
-    blocked = [_blocked_until(interactive, interactive=True), _blocked_until(background, interactive=False)]
-    wakes = _tell_waits(dict(zip((waits.INTERACTIVE, waits.BACKGROUND), blocked, strict=True)))
-    wakes += [_doubtful_blocked_until(interactive), ledger.next_due()]
-    wake_for(min((at for at in wakes if at is not None), default=None))
+    wakes = _tell_waits(
+        {
+            waits.INTERACTIVE: _blocked_until(interactive, interactive=True),
+            waits.BACKGROUND: _blocked_until(background, interactive=False),
+            waits.DOUBTFUL: _doubtful_blocked_until(interactive),
+        }
+    )
+    wake_for(min((at for at in [*wakes, ledger.next_due()] if at is not None), default=None))
     return sent
 
 
@@ -123,9 +129,9 @@ def _tell_waits(blocked: dict[str, waits.Wait | None]) -> list[datetime | None]:
     return [None if wait is None else wait.until for wait in blocked.values()]
 
 
-def _doubtful_blocked_until(interactive: Allowance) -> datetime | None:
-    """When rows that ESI is likely to refuse may be sent again, if they may not now and anything is left to send."""
+def _doubtful_blocked_until(interactive: Allowance) -> waits.Wait | None:
+    """When killmails that ESI is likely to refuse may be requested again, if not now and any killmail is left."""
     if interactive.doubtful_at is None:
         return None
     anything = ledger.has_pending(interactive=True) or ledger.has_pending(interactive=False)
-    return from_epoch(interactive.doubtful_at) if anything else None
+    return waits.Wait(from_epoch(interactive.doubtful_at), REFUSED_OFTEN) if anything else None

@@ -205,6 +205,8 @@ def _wait_of(row: Any, progress: ledger.Progress | None, gates: dict[str, Wait],
     if progress.retrying == progress.pending and progress.retry_at is not None and progress.retry_at > now:
         killmails = "killmail" if progress.retrying == 1 else "killmails"
         return Wait(progress.retry_at, f"ESI did not give {progress.retrying:,} {killmails}; trying again")
+    if progress.doubtful and progress.doubtful + progress.retrying == progress.pending and waits.DOUBTFUL in gates:
+        return gates[waits.DOUBTFUL]
     return gates.get(waits.INTERACTIVE if row.priority >= INTERACTIVE_PRIORITY else waits.BACKGROUND)
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from database import as_datetime, db, execute, lock_clause, placeholders, utcnow
 from ledger.forgetting import forget_ended
 from ledger.listing import ClaimedSync
-from ledger.rules import UNSETTLED
+from ledger.rules import DOUBTFUL, UNSETTLED
 
 #: True for a sync (alias s) that waits for nothing. The sub-select stops at the first row that is still to come: a plan
 #: that first joined everything would make every stored killmail as dear as the whole sync. No join, a range, and the
@@ -37,6 +37,7 @@ class Progress:
     """Live counts of a sync: of what was not stored when it was listed.
 
     `retrying`: of `pending`, those that failed and are tried again; the first of them not before `retry_at`.
+    `doubtful`: of `pending`, those that could be sent now, but that ESI is likely to refuse.
     """
 
     saved: int
@@ -44,6 +45,7 @@ class Progress:
     pending: int
     retrying: int = 0
     retry_at: datetime | None = None
+    doubtful: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,9 @@ def sync_progress(sync_ids: Sequence[int]) -> dict[int, Progress]:
         f"""
         SELECT s.id, s.found - s.skipped, COUNT(l.killmail_id),
                COALESCE(SUM(CASE WHEN {UNSETTLED} THEN 1 ELSE 0 END), 0),
-               COALESCE(SUM(CASE WHEN {retrying} THEN 1 ELSE 0 END), 0), MIN(CASE WHEN {retrying} THEN l.not_before END)
+               COALESCE(SUM(CASE WHEN {retrying} THEN 1 ELSE 0 END), 0),
+               MIN(CASE WHEN {retrying} THEN l.not_before END),
+               COALESCE(SUM(CASE WHEN l.state = 'pending' AND {UNSETTLED} AND {DOUBTFUL} THEN 1 ELSE 0 END), 0)
         FROM syncs s
         LEFT JOIN sync_items i ON i.sync_id = s.id
         LEFT JOIN ledger l ON l.killmail_id = i.killmail_id
@@ -122,8 +126,9 @@ def sync_progress(sync_ids: Sequence[int]) -> dict[int, Progress]:
             pending=int(pending),
             retrying=int(retrying),
             retry_at=None if retry_at is None else as_datetime(retry_at),
+            doubtful=int(doubtful),
         )
-        for sync_id, wanted, remaining, pending, retrying, retry_at in rows
+        for sync_id, wanted, remaining, pending, retrying, retry_at, doubtful in rows
     }
 
 

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from database import as_datetime, execute, placeholders, utcnow
 from ledger.rules import MAX_ERROR_LENGTH
 
-#: Names of the rows: the reading of lists, and killmails by class of priority.
-LISTS, INTERACTIVE, BACKGROUND = "lists", "interactive", "background"
+#: Names of the rows: the reading of lists, killmails by class of priority, and killmails that ESI is likely to refuse.
+LISTS, INTERACTIVE, BACKGROUND, DOUBTFUL = "lists", "interactive", "background", "doubtful"
 #: A time that differs by less is no news: an allowance that fills up is estimated a little differently each time.
 SAME_TIME = timedelta(seconds=2)
 

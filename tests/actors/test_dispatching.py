@@ -8,12 +8,13 @@ from datetime import UTC, timedelta
 
 import pytest
 
+import events
 import ledger
 from actors.dispatching import EMBEDDED_THREADS, dispatch, dispatch_now, wake_for, window
 from actors.schedule import tend
 from api import syncs
-from database import execute, utcnow
-from models import Fetch, SyncState, Trigger
+from database import execute, insert_rows, utcnow
+from models import Fetch, Sync, SyncState, Trigger
 from tests.actors.asking import age_leases, ask, only_sync, rows, stored, wake
 from tests.actors.simulated import Pilot
 
@@ -235,3 +236,41 @@ def test_nothing_to_do_sends_nothing(simulated, post):
     assert dispatch_now() == 0
     tend()
     assert post.messages == []
+
+
+def test_a_gate_that_closes_costs_the_same_for_three_thousand_syncs_as_for_one(listed, simulated, statements):
+    """One row and one event: a write and an event for each would overflow what events may wait."""
+    told: list[object] = []
+    events.subscribe(told.append)
+
+    def close(seconds: float) -> tuple[int, int]:
+        gate = "INSERT INTO gates (name, closed_until, reason, failures) VALUES ('killmail', ?, 'wait', 1)"
+        later = "ON CONFLICT (name) DO UPDATE SET closed_until = excluded.closed_until"
+        execute(f"{gate} {later}", (time.time() + seconds,))
+        told.clear()
+        statements.clear()
+        assert dispatch_now() == 0
+        made = len(statements)
+        limit = time.monotonic() + 5
+        while not told and time.monotonic() < limit:
+            time.sleep(0.005)
+        return made, len(told)
+
+    listed(2, Trigger.SCHEDULE)
+    one = close(60)
+    now = utcnow()
+    insert_rows(
+        "users",
+        ("id", "character_id", "character_name", "owner_hash", "scopes", "token_version", "session_epoch",
+         "last_sync_complete", "full_requested", "consecutive_failures", "created_at"),
+        [(n, n, "Pilot", "o", "", 0, 0, False, False, 0, now) for n in range(1_000, 4_000)],
+    )  # fmt: skip
+    insert_rows(
+        "syncs",
+        ("user_id", "trigger", "priority", "full", "state", "next_page", "found", "skipped", "saved", "failed",
+         "attempts", "queued_at"),
+        [(n, "SCHEDULE", 3, False, "FETCHING", 2, 9, 0, 0, 0, 0, now) for n in range(1_000, 4_000)],
+    )  # fmt: skip
+    assert close(120) == one
+    assert one[1] == 1
+    assert Sync.select().where(Sync.waiting_until.is_null(False)).count() == 0

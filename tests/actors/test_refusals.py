@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import runtime
+from actors.dispatching import REFUSED_OFTEN
 from actors.middleware import THIS_ADDRESS
-from database import execute
+from api import syncs
+from database import execute, utcnow
 from esi.rate_limit import ERRORS, KILLMAIL
 from ledger.rules import LAST_TURN
 from models import Sync, SyncState
-from tests.actors.asking import ask, rows, stored
+from tests.actors.asking import ask, only_sync, rows, stored
 
 
 def refuse_all(simulated, pilot) -> None:
@@ -102,6 +106,10 @@ def test_doubtful_killmails_wait_while_half_of_the_errors_are_used_and_are_woken
     tick()
     assert stored() == simulated.list_of(pilot)[:1]
     assert [message for message in post.to("dispatch") if message.delay], "a dispatch is planned for when they may go"
+    view = syncs.load([only_sync().id])[only_sync().id]
+    assert (view.state, view.waiting_for) == ("WAITING", REFUSED_OFTEN)
+    assert view.waiting_until is not None
+    assert timedelta(0) < view.waiting_until - utcnow() <= timedelta(seconds=61)
     later(61)
     tick()
     assert stored() == simulated.list_of(pilot)

@@ -202,6 +202,36 @@ def test_systems_that_have_a_name_are_wanted(empty_db: Database, directory: Path
         assert list(rows) == [(30000142, None)]
 
 
+def test_what_waits_already_gets_its_turns(empty_db: Database, directory: Path) -> None:
+    """Given rows from before syncs took turns, When it is upgraded, Then each has its place in its sync's list."""
+    later = {path: path.read_text() for path in directory.glob("*.py") if path.stem >= "0008"}
+    for path in later:
+        path.unlink()
+    migrations.upgrade()
+    with db.connection_context():
+        now = database.utcnow()
+        for number, wanted in ((1, (10, 9, 8)), (2, (8, 3))):
+            execute("INSERT INTO users (id, character_id, character_name, owner_hash, scopes, token_version,"
+                    " session_epoch, last_sync_complete, full_requested, consecutive_failures, created_at)"
+                    " VALUES (?, ?, 'A pilot', 'x', '', 0, 0, FALSE, FALSE, 0, ?)", (number, number, now))  # fmt: skip
+            execute('INSERT INTO syncs (id, user_id, trigger, priority, "full", state, next_page, found, skipped,'
+                    " saved, failed, attempts, queued_at)"
+                    " VALUES (?, ?, 'LOGIN', 8, FALSE, 'FETCHING', 2, 3, 0, 0, 0, 0, ?)",
+                    (number, number, now))  # fmt: skip
+            for killmail_id in wanted:
+                execute("INSERT INTO ledger (killmail_id, killmail_hash, priority, state, attempts, created_at)"
+                        " VALUES (?, 'h', 8, 'pending', 0, ?) ON CONFLICT DO NOTHING", (killmail_id, now))  # fmt: skip
+                execute("INSERT INTO sync_items (sync_id, killmail_id) VALUES (?, ?)", (number, killmail_id))
+    for path, text in later.items():
+        path.write_text(text)
+
+    migrations.upgrade()
+
+    with db.connection_context():
+        rows = execute("SELECT killmail_id, turn FROM ledger ORDER BY killmail_id").fetchall()
+        assert [tuple(row) for row in rows] == [(3, 1), (8, 0), (9, 1), (10, 0)]
+
+
 @pytest.mark.parametrize("status", [1.1, -1.1, float("inf")])
 def test_no_row_holds_an_impossible_security_status(empty_db: Database, status: float) -> None:
     migrations.upgrade()
