@@ -30,7 +30,8 @@ from esi.errors import (
     EsiUnauthorized,
 )
 from esi.limiter import Closed
-from esi.rate_limit import CHAR_KILLMAIL
+from esi.rate_limit import CHAR_KILLMAIL, ERRORS
+from esi.roads import DOWNTIME, ERROR_LIMIT
 from events import SyncChanged, SyncFinished, publish
 from ledger.reading import Page, Reading, etag_is_trusted
 from ledger.rules import ESI_ASKS_TO_WAIT, INTERACTIVE_PRIORITY, LIST_BACKOFF, LOGIN_SERVICE_BACKOFF, backoff
@@ -38,6 +39,8 @@ from models import User
 
 logger = logging.getLogger(__name__)
 
+#: What keeps the lists of all pilots back while it is closed.
+GATES = frozenset((DOWNTIME, ERROR_LIMIT, ERRORS.name, CHAR_KILLMAIL.name))
 #: Positions of malformed entries in one log line.
 POSITIONS = 10
 
@@ -71,6 +74,8 @@ def _read_list(reader: ListReader) -> None:
     except _Stopping:
         _wait(reader.sync, utcnow(), "the worker that read it stops; another one goes on")
     except Closed as closed:
+        if _wait_at_gate(reader.sync, closed):
+            return
         _wait(reader.sync, from_epoch(closed.until), closed.reason)
     except tokens.NeedsLogin as error:
         _fail(reader.sync, str(error))
@@ -241,6 +246,21 @@ def _take_database_error(sync: ledger.ClaimedSync, error: Exception) -> None:
         _wait(sync, utcnow() + backoff(LIST_BACKOFF, 1), "the database did not answer; trying again", failed=True)
     except UNAVAILABLE_ERRORS:
         discard_connection()
+
+
+def _wait_at_gate(sync: ledger.ClaimedSync, closed: Closed) -> bool:
+    """Wait for a gate that keeps all lists back; False where this list alone waits, for a bucket or ESI's cache.
+
+    The gate has its own line in the log. An event is only for a pilot who waits for this list.
+    """
+    if closed.road not in GATES:
+        return False
+    until = from_epoch(closed.until)
+    if ledger.wait_with_sync(sync, until, closed.reason):
+        wake_syncs_for(until)
+        if sync.priority >= INTERACTIVE_PRIORITY:
+            publish(SyncChanged(sync.sync_id))
+    return True
 
 
 def _take_no_token(sync: ledger.ClaimedSync, error: tokens.TokenUnavailable) -> None:

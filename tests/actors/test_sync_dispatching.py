@@ -227,3 +227,29 @@ def test_a_message_of_another_shape_is_the_actors_to_refuse(simulated, crew):
     crew.drain()
     assert len(crew.dead) == 1
     assert sync_user.queue_name == SYNCS
+
+
+@pytest.mark.parametrize(("trigger", "event_count"), [(Trigger.SCHEDULE, 1), (Trigger.LOGIN, 2)])
+def test_a_claimed_sync_that_meets_a_closed_gate_adds_no_line_to_the_gates_own(simulated, caplog, trigger, event_count):
+    """The gate closed after the message was let through. A pilot who waits for the list is told, and no other."""
+    caplog.set_level(logging.INFO)
+    sync_id = ask(simulated.pilot(1), trigger).sync_id or 0
+    close_gate("downtime")
+    told: list[object] = []
+    events.subscribe(told.append)
+    caplog.clear()
+    sync_user.fn(sync_id)
+    events.close()
+    sync = Sync.get_by_id(sync_id)
+    assert (sync.state, sync.claimed_until, sync.attempts, sync.waiting_for) == (SyncState.LISTING, None, 0, "down")
+    assert [record.message for record in caplog.records if record.name.startswith("actors")] == []
+    assert told == [events.SyncChanged(sync_id)] * event_count, "the first says that its list was begun"
+
+
+def test_a_claimed_sync_that_waits_for_its_own_list_says_so(simulated, sync, caplog):
+    simulated.configure(cache_seconds=300)
+    pilot = simulated.pilot(1)
+    sync(pilot)
+    caplog.set_level(logging.INFO)
+    waiting = sync(pilot)
+    assert [record.message for record in caplog.records if f"sync {waiting.id} waits until" in record.message] != []
