@@ -16,7 +16,7 @@ import dramatiq
 import pika
 import pika.exceptions
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
-from dramatiq.common import xq_name
+from dramatiq.common import current_millis, xq_name
 from dramatiq.errors import BrokerConnectionError, DecodeError
 
 from actors import queues
@@ -69,7 +69,9 @@ def replay() -> tuple[int, int]:
                 if not _can_be_sent(options):
                     unreadable += 1
                     continue
-                broker.enqueue(dramatiq.Message(**{**message.asdict(), "queue_name": queue_name, "options": options}))
+                # Dated now: as old as it is, it would be skipped.
+                changes = {"queue_name": queue_name, "options": options, "message_timestamp": current_millis()}
+                broker.enqueue(dramatiq.Message(**{**message.asdict(), **changes}))
                 channel.basic_ack(tag)
                 sent += 1
     return sent, unreadable

@@ -54,13 +54,15 @@ POSITIONS = 10
 )
 def sync_user(sync_id: int) -> None:
     """Claim the sync if no other worker holds it, and read its list as far as it has to be read."""
-    sync = ledger.claim_sync(sync_id)
-    if sync is None:
-        return
+    sync = None
     try:
-        _read_list(ListReader(sync))
+        sync = ledger.claim_sync(sync_id)
+        if sync is not None:
+            _read_list(ListReader(sync))
     except DoesNotExist:
         logger.info("sync %s: its user was unlinked in the meantime; nothing is left to do", sync_id)
+    except UNAVAILABLE_ERRORS as error:
+        _take_database_error(sync_id, sync, error)
 
 
 def _read_list(reader: ListReader) -> None:
@@ -70,7 +72,7 @@ def _read_list(reader: ListReader) -> None:
     try:
         reader.read()
     except UNAVAILABLE_ERRORS as error:
-        _take_database_error(reader.sync, error)
+        _take_database_error(sync_id, reader.sync, error)
     except _Stopping:
         _wait(reader.sync, utcnow(), "the worker that read it stops; another one goes on")
     except Closed as closed:
@@ -234,16 +236,24 @@ def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: boo
     wake_syncs_for(until)
 
 
-def _take_database_error(sync: ledger.ClaimedSync, error: Exception) -> None:
+def _take_database_error(sync_id: int, sync: ledger.ClaimedSync | None, error: Exception) -> None:
     """A deadlock, a lock that was waited for too long, or a cut connection: try again soon, if the database allows.
 
-    If it does not, the sync's lease ends and the tick sends it.
+    If it does not, the tick sends the sync when its lease has ended, or its message counts as lost. `sync`: None where
+    it was not claimed; then no attempt is spent.
     """
-    logger.warning("sync %s: the database did not answer (%s); trying again", sync.sync_id, type(error).__name__)
+    logger.warning("sync %s: the database did not answer (%s); trying again", sync_id, type(error).__name__)
     discard_connection()
+    soon = utcnow() + backoff(LIST_BACKOFF, 1)
     try:
         keep_connected()
-        _wait(sync, utcnow() + backoff(LIST_BACKOFF, 1), "the database did not answer; trying again", failed=True)
+        if sync is None:
+            ledger.mark_unsent([sync_id])
+            wake_syncs_for(soon)
+        elif sync.attempts >= len(LIST_BACKOFF):
+            _fail(sync, f"the database failed each time the list was read ({type(error).__name__})")
+        else:
+            _wait(sync, soon, "the database did not answer; trying again", failed=True)
     except UNAVAILABLE_ERRORS:
         discard_connection()
 

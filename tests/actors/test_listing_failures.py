@@ -345,3 +345,39 @@ def test_a_pilot_who_unlinks_while_a_failure_is_handled_leaves_no_dead_letter(si
     crew.drain()
     assert crew.dead == []
     assert Sync.select().count() == 0
+
+
+@pytest.mark.parametrize("step", ["claim_sync", "links_of"])
+def test_a_database_error_before_the_list_is_read_costs_seconds_and_is_no_dead_letter(
+    simulated, sync, later, tick, crew, post, monkeypatch, step
+):
+    """The message is gone: without another one the sync would wait until its lease ends, or its message counts as
+    lost."""
+    real, failures = getattr(ledger, step), [peewee.OperationalError("lock timeout")]
+
+    def fail_once(*args, **options):
+        if failures:
+            raise failures.pop()
+        return real(*args, **options)
+
+    monkeypatch.setattr(ledger, step, fail_once)
+    row = sync(simulated.pilot(2))
+    assert (row.claimed_until, row.sent_at, crew.dead) == (None, None, [])
+    assert [message.delay < 10_000 for message in post.to("dispatch_syncs")] == [True]
+    later(10)
+    tick()
+    assert only_sync().state == SyncState.FINISHED
+
+
+def test_a_sync_that_always_meets_a_database_error_ends(simulated, sync, later, tick, crew, monkeypatch):
+    def always(*args, **options):
+        raise peewee.OperationalError("deadlock detected")
+
+    monkeypatch.setattr(ledger, "add_page", always)
+    sync(simulated.pilot(2))
+    for _ in range(len(LIST_BACKOFF) + 1):
+        later(1000)
+        tick()
+    row = only_sync()
+    assert (row.state, row.attempts, crew.dead) == (SyncState.FAILED, len(LIST_BACKOFF), [])
+    assert "database" in row.error

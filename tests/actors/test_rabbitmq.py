@@ -273,3 +273,17 @@ def test_a_queue_of_other_arguments_is_named_with_what_to_do(rabbit, name):
     rabbit.channel.queue_delete(name)
     # Then all is well
     check_broker()
+
+
+def test_a_dead_letter_that_is_sent_again_is_as_new(rabbit, simulated, work):
+    """With the time at which it was first sent, it would be too old, and skipped."""
+    pilot = simulated.pilot(2)
+    asked = ask(pilot)
+    message, _ = _take(rabbit, queues.SYNCS)
+    assert message is not None
+    old = message.copy(message_timestamp=message.message_timestamp - 3 * 60 * 60_000)
+    rabbit.channel.basic_publish("", xq_name(queues.SYNCS), old.encode())
+    _until(lambda: len(dead_letters()) == 1)
+    assert replay() == (1, 0)
+    work()
+    _until(lambda: Sync.get_by_id(asked.sync_id).state == SyncState.FINISHED)
