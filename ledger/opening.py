@@ -50,17 +50,29 @@ def open_sync(
 
     Writes rows only: the dispatcher of syncs sends what is pending.
     """
-    priority = PRIORITY_OF_TRIGGER[trigger]
+    while True:
+        opened = _try_to_open(user_id, PRIORITY_OF_TRIGGER[trigger], trigger, cooldown, full=full, force=force)
+        if opened is not None:
+            return opened
+
+
+def _try_to_open(
+    user_id: int, priority: int, trigger: Trigger, cooldown: timedelta, *, full: bool, force: bool
+) -> Opened | None:
+    """None, and nothing is written: another caller opened a sync after this one looked. It is locked before the user,
+    and so only in a new transaction: two callers that hold one of the two would wait for each other."""
     now = utcnow()
     with db.atomic():
         # Order of locks, here as everywhere: sync, user, ledger rows by id.
-        execute(f"SELECT id FROM syncs WHERE user_id = ? AND finished_at IS NULL {lock_clause()}", (user_id,))
+        held = execute(
+            f"SELECT id FROM syncs WHERE user_id = ? AND finished_at IS NULL {lock_clause()}", (user_id,)
+        ).fetchall()
         user = _locked_user(user_id)
         if user is None or user.next_sync_at is None:
             return Opened(Outcome.NOT_ELIGIBLE)
         active = Sync.get_or_none((Sync.user == user_id) & Sync.finished_at.is_null())
         if active is not None:
-            return _join(active, user, priority, full=full, now=now)
+            return _join(active, user, priority, full=full, now=now) if (active.id,) in held else None
         last = user.last_killmail_sync_at
         # One that lies ahead was written by a clock that has been set back since; a little is only another machine's.
         if not force and last and last - CLOCKS_APART <= now < last + cooldown:

@@ -48,7 +48,7 @@ def lock_user(user: User) -> None:
     execute("SELECT id FROM users WHERE id = ? FOR UPDATE", (user.id,))
 
 
-@pytest.mark.parametrize("_", range(3))
+@pytest.mark.parametrize("_", range(12))
 def test_opened_by_eight_at_once_there_is_one_sync(user, _):
     results = together(*[partial(open_one, user)] * 8)
     assert sorted(result.outcome for result in results) == [Outcome.CREATED] + [Outcome.JOINED] * 7
