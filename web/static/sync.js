@@ -7,7 +7,9 @@ export const SYNC =
   "id phase summary progress found saved skipped failed pending waitingFor waitingUntil error finishedAt";
 export const SYNC_PROGRESS = `subscription { syncProgress { ${SYNC} } }`;
 
-const SYNC_NOW = "mutation ($full: Boolean!) { syncMyKillmails(full: $full) { message } }";
+const SYNC_NOW = "mutation ($full: Boolean!) { syncMyKillmails(full: $full) { message sync { id } } }";
+// Long enough to be read and heard.
+const SHOWN_MS = 1000;
 // What a step of a sync changes on the page besides this panel, and what its end does.
 const CHANGED_BY_A_STEP = ["pilot", "actions", "history"];
 const CHANGED_BY_THE_END = ["banner", "pilot", "actions", "history", "picture"];
@@ -48,6 +50,7 @@ export class SyncPanel {
 
   // The steps on the way there are on the page for who looks; told is what came of it.
   end(sync) {
+    this.endedId = sync.id;
     byId("message").textContent = "";
     this.announce(sync.error ? `${sync.summary}: ${sync.error}` : sync.summary);
     this.refresh(CHANGED_BY_THE_END);
@@ -88,6 +91,10 @@ export class SyncPanel {
     const { data, errors } = await ask(SYNC_NOW, { full });
     const message = data?.syncMyKillmails?.message ?? errors?.[0]?.message;
     byId("message").textContent = message ?? "That did not get through. Please try again.";
+    // The sync may have ended before this answer came: then nothing else would take the text away.
+    if (this.endedId && data?.syncMyKillmails?.sync?.id === this.endedId) {
+      setTimeout(() => (byId("message").textContent = ""), SHOWN_MS);
+    }
   }
 }
 
