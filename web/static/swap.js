@@ -1,16 +1,38 @@
 // Parts of this page, made anew by the server and put in the place of the old ones. Our own pages only: what came from
 // strangers is escaped there.
 
+// A server that takes longer is taken for one that is away: the next change asks again.
+const PATIENCE_MS = 30_000;
 const FOCUSABLE = "a[href], button, summary, [tabindex]";
 
-export async function swap(...ids) {
-  // Where the server is away, the page stays as it is.
-  const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => undefined);
-  if (!response?.ok) return;
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+let swapped = Promise.resolve();
+
+// One after the other: an answer that comes late never puts what is older in the place of what is newer.
+export function swap(...ids) {
+  swapped = swapped.then(() => renew(ids));
+  return swapped;
+}
+
+async function renew(ids) {
+  const html = await thisPage();
+  if (html === undefined) return;
+  const page = new DOMParser().parseFromString(html, "text/html");
   for (const id of ids) {
     const [old, fresh] = [document.getElementById(id), page.getElementById(id)];
     if (old && fresh) replace(old, document.adoptNode(fresh));
+  }
+}
+
+// Where the server is away, or goes away in the middle, the page stays as it is.
+async function thisPage() {
+  try {
+    const response = await fetch(location.href, {
+      headers: { Accept: "text/html" },
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    });
+    return response.ok ? await response.text() : undefined;
+  } catch {
+    return undefined;
   }
 }
 
