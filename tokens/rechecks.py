@@ -31,13 +31,21 @@ def recheck_time(user: User, *, confirmed: bool = True) -> datetime | None:
     """When to ask the SSO again about a user it has just turned away; None when that was the recheck.
 
     `confirmed=False`: the recheck gave another reason than the first answer, which has not been checked yet.
+    A try before the recheck is due (`retry_now`) leaves its time as it is: an operator who is early takes nothing away.
     """
-    return None if is_rechecked(user) and confirmed else utcnow() + RECHECK_AFTER
+    if not (is_rechecked(user) and confirmed):
+        return utcnow() + RECHECK_AFTER
+    return None if is_last_check(user) else user.recheck_at
+
+
+def is_last_check(user: User) -> bool:
+    """Whether this user is being rechecked, and long enough after the refusal for another one to be final."""
+    return is_rechecked(user) and bool(user.recheck_at <= utcnow())
 
 
 def what_follows(user: User) -> str:
     """For a log line about a user who was just turned away."""
-    if is_rechecked(user):
+    if is_last_check(user):
         return "that was the second check: the pilot has to log in again"
     return "the pilot has to log in again; checked once more in an hour"
 
@@ -51,21 +59,22 @@ def start_due_rechecks() -> int:
     # Looked for first: an update takes SQLite's only lock, and there is hardly ever anything to do.
     if execute(f"SELECT 1 FROM users WHERE {due} LIMIT 1", times).fetchone() is None:
         return 0
-    return _start(f"{due} ORDER BY recheck_at LIMIT {RECHECKS_PER_TICK}", times, now)
+    return _start(f"{due} ORDER BY recheck_at LIMIT {RECHECKS_PER_TICK}", times, recheck_at="?", now=now)
 
 
 def retry_now(character_ids: Sequence[int] = ()) -> int:
     """Make users who were turned away eligible for one more try at once, all or these; returns how many.
 
-    Also those for whom the second check has failed. Without a stored refresh token only a login helps.
+    Also those for whom the second check has failed; for the others it still comes at its time. Without a stored
+    refresh token only a login helps.
     """
     chosen = f"{_TURNED_AWAY} AND character_id IN ({placeholders(character_ids)})" if character_ids else _TURNED_AWAY
-    return _start(chosen, tuple(character_ids), utcnow())
+    return _start(chosen, tuple(character_ids), recheck_at="COALESCE(recheck_at, ?)", now=utcnow())
 
 
-def _start(condition: str, parameters: Sequence[object], now: datetime) -> int:
+def _start(condition: str, parameters: Sequence[object], *, recheck_at: str, now: datetime) -> int:
     rows = execute(
-        f"""UPDATE users SET next_sync_at = ?, recheck_at = ?, access_token = NULL, expires_at = NULL
+        f"""UPDATE users SET next_sync_at = ?, recheck_at = {recheck_at}, access_token = NULL, expires_at = NULL
             WHERE id IN (SELECT id FROM users WHERE {condition} {lock_clause(skip_locked=True)})""",
         (now, now, *parameters),
     )

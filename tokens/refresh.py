@@ -42,7 +42,7 @@ from tokens.errors import (
     NeedsLogin,
     TokenUnavailable,
 )
-from tokens.rechecks import recheck_time, what_follows
+from tokens.rechecks import is_last_check, recheck_time, what_follows
 from tokens.rows import expiry, is_rechecked, lives, new_session_epoch, read_again, swap
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ def _refused(user: User, cipher: TokenCipher, permit: Permit, reason: str) -> st
 def _owner_changed(user: User, cipher: TokenCipher, permit: Permit) -> str:
     """The access token names another owner: sign the old one out at once; a second such answer is final."""
     _believe(user, permit, "their characters have another owner")
-    confirmed = is_rechecked(user) and user.needs_login_reason == OWNER_CHANGED
+    confirmed = is_last_check(user) and user.needs_login_reason == OWNER_CHANGED
     if not swap(user, **_sold(user, confirmed=confirmed)):
         return _stored_meanwhile(user, cipher)
     publish(SessionsEnded(user.id))

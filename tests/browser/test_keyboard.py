@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from playwright.sync_api import Locator, expect
 
 from models import User
 from tests.acceptance.cluster import Cluster
-from tests.acceptance.processes import wait_until
 from tests.browser.pilot import PATIENCE_MS, Pilot
 from tests.browser.test_dashboard import bring, end_cool_down
 
@@ -183,7 +183,7 @@ def test_the_focus_stays_in_what_is_made_anew(system: Cluster, pilot: Pilot, new
         expect(history).to_have_count(2 + times, timeout=PATIENCE_MS)
         expect(history.first).to_contain_text("Finished", timeout=PATIENCE_MS)
         # Then they are at the same place of the new one, which may come a moment after the table of syncs
-        wait_until(lambda: place.evaluate("(it) => it.old === undefined"), "it is made anew")
+        pilot.expects(partial(place.evaluate, "(it) => it.old === undefined"), "it is made anew")
         expect(place).to_be_focused()
 
 

@@ -210,6 +210,27 @@ def test_a_tick_starts_only_so_many_rechecks_and_those_dated_by_a_wrong_clock_to
     assert [tokens.start_due_rechecks() for _ in range(3)] == [RECHECKS_PER_TICK, 5, 0]
 
 
+@each_verdict
+def test_a_retry_before_the_recheck_takes_nothing_from_it(users, sso, cipher, verdict):
+    user = users[0]
+    before = verdict.give(sso, token := token_of(user, cipher))
+    turned_away(user, sso, cipher)
+    time_passes(600)
+    planned = User.get_by_id(user.id).recheck_at
+
+    assert tokens.retry_now([user.character_id]) == 1
+    assert turned_away(user, sso, cipher) == verdict.reason
+
+    kept = User.get_by_id(user.id)
+    assert kept.refresh_token is not None
+    assert kept.recheck_at >= planned
+    verdict.take_back(sso, token, before)
+    an_hour_passes()
+    assert tokens.start_due_rechecks() == 1
+    assert access_token(user.id, sso, cipher)
+    assert token_state(User.get_by_id(user.id)) is TokenState.OK
+
+
 def test_users_are_retried_at_once_on_demand(users, sso, cipher):
     refused, without_token, healthy = users[:3]
     for user in (refused, without_token):
@@ -219,5 +240,11 @@ def test_users_are_retried_at_once_on_demand(users, sso, cipher):
     assert tokens.retry_now([healthy.character_id]) == 0
     assert tokens.retry_now([refused.character_id]) == 1
     turned_away(refused, sso, cipher)
+    an_hour_passes()
+    assert tokens.start_due_rechecks() == 1
+    turned_away(refused, sso, cipher)
+    assert User.get_by_id(refused.id).recheck_at is None
     assert tokens.retry_now() == 1, "also after the second check has failed"
-    assert len(sso.calls) == 3
+    turned_away(refused, sso, cipher)
+    assert User.get_by_id(refused.id).recheck_at is None
+    assert len(sso.calls) == 5
