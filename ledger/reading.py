@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from clock import CLOCKS_APART
+
 #: ESI has answered 304 for hours to a list that had changed (esi-issues 938). So the whole of page 1 is read again when
 #: the last one is this old: it costs one token more than a 304 (2 of the 30 that a list has in 15 minutes), and no
 #: request. Of three reads an hour that is one, for pilots whose list has changed within ACTIVE_FOR.
@@ -21,11 +23,15 @@ ACTIVE_FOR = timedelta(days=7)
 
 def etag_is_trusted(read_at: datetime | None, changed_at: datetime | None, now: datetime) -> bool:
     """Whether a 304 may be believed. `read_at`: when page 1 was last read whole; `changed_at`: when the list last
-    brought this pilot a new killmail. A time far ahead (clock skew) is as good as none.
+    brought this pilot a new killmail. A time further ahead than CLOCKS_APART (clock skew) is as good as none.
     """
-    active = changed_at is not None and now - changed_at < ACTIVE_FOR
-    longest = ETAG_TRUSTED_FOR if active else ETAG_TRUSTED_FOR_QUIET
-    return read_at is not None and abs(now - read_at) < longest
+    active = _is_within(ACTIVE_FOR, changed_at, now)
+    return _is_within(ETAG_TRUSTED_FOR if active else ETAG_TRUSTED_FOR_QUIET, read_at, now)
+
+
+def _is_within(limit: timedelta, at: datetime | None, now: datetime) -> bool:
+    """Whether the time is known, plausible, and less than `limit` ago."""
+    return at is not None and -CLOCKS_APART <= now - at < limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,15 @@ def test_another_state_of_the_list_is_not_forgotten():
         (1.1, 8, True),
         (5.9, None, True),
         (6.1, None, False),
-        (-5, 1, False),  # a clock that ran ahead wrote it
+        # A clock that ran ahead wrote it: as good as none
+        (-5, 1, False),
+        (-0.5, 1, False),
+        (-5, None, False),
+        (5, -400, True),
+        (6.1, -400, False),
+        # A little is only another machine's
+        (-0.01, 1, True),
+        (1.1, -0.001, False),
     ],
 )
 def test_a_304_is_believed_for_an_hour_or_six(read_hours_ago, changed_days_ago, trusted):
