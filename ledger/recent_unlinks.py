@@ -2,8 +2,8 @@
 
 A pilot may unlink and log in again as often as they like. ESI, which must not be asked for a list again before its
 cache expires, and the bucket of details that all pilots share must not pay for it. So two times are kept: until when
-ESI's copy of the list is fresh, and when the last sync ended (for the cooldown). A login within the hour starts with
-them.
+ESI's copy of the list is fresh, and when the last sync ended (for the cooldown); one that was active ended with the
+unlink. A login within the hour starts with them.
 
 No more is kept than that needs: no name, no killmail, no token, and in place of the character's id a hash of it with
 the key that signs sessions (SECRET_KEY), which cannot be turned back into the id without that key. The tick deletes it

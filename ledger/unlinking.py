@@ -9,10 +9,11 @@ killmail stays, or the page finds the killmail gone and fetches it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from database import db, execute, lock_clause
+from database import db, execute, lock_clause, utcnow
 from ledger import recent_unlinks
-from models import User
+from models import Sync, User
 
 #: What appeared in this user's list (parameter: the user's id) and in no other, a former owner's included.
 ONLY_THEIRS = """
@@ -47,7 +48,7 @@ def unlink(user_id: int, *, character_id: int | None = None, key: str | None = N
         if user is None or (character_id is not None and user.character_id != character_id):
             return None
         if key is not None:
-            recent_unlinks.remember(key, user.list_fresh_until, user.last_killmail_sync_at)
+            recent_unlinks.remember(key, user.list_fresh_until, _last_synced(user))
         # The ledger first: a worker that is about to store one of them finds no row, and stores nothing.
         delete_only_theirs("ledger", ONLY_THEIRS, user_id)
         delete_only_theirs("killmails", ONLY_THEIRS, user_id)
@@ -62,6 +63,23 @@ def lock_leaver(user_id: int) -> User | None:
     execute(f"SELECT id FROM users WHERE id = ? {lock_clause()}", (user_id,))
     user: User | None = User.get_or_none(User.id == user_id)
     return user
+
+
+def _last_synced(user: User) -> datetime | None:
+    """From when the cooldown counts: the end of the last sync, and now for a sync that has asked ESI for killmails.
+
+    To leave ends that sync. Without this, a pilot who leaves just before its end could have everything fetched again.
+    """
+    active = Sync.get_or_none((Sync.user == user.id) & Sync.finished_at.is_null())
+    if active is not None and _has_read(active, user):
+        return utcnow()
+    # A sync that failed halfway has asked for killmails, too.
+    return max(filter(None, (user.last_killmail_sync_at, user.list_read_at)), default=None)
+
+
+def _has_read(sync: Sync, user: User) -> bool:
+    """Whether the sync has read a page of the list: page 1 sets both times."""
+    return sync.started_at is not None and user.list_read_at is not None and user.list_read_at >= sync.started_at
 
 
 def delete_user(user_id: int) -> None:

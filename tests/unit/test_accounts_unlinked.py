@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 import accounts
 import ledger
 from database import utcnow
 from ledger import Outcome
 from models import RecentUnlink, Trigger, User
 from tests.unit.fake_sso import log_in, pilot
+from tests.unit.ledger.world import add_page, claimed, end_listing, opened, stored
 
 KEY = "secret-key-of-this-test" * 2
 COOLDOWN = timedelta(minutes=15)
@@ -42,6 +45,50 @@ def test_going_in_circles_does_not_help(any_db, sso, cipher):
         back = log_in(sso, cipher, secret_key=KEY)
         assert (back.last_killmail_sync_at, back.list_fresh_until) == (last, fresh_until)
         accounts.unlink(back.id, sso, cipher, secret_key=KEY)
+
+
+def unlinked_while(sso, cipher, state: str):
+    """A pilot who leaves before the sync of their login has ended; returns when."""
+    user = log_in(sso, cipher, secret_key=KEY)
+    sync = opened(user, Trigger.LOGIN)
+    if state != "queued":
+        claimed_sync = claimed(sync)
+    if state == "fetching":
+        end_listing(add_page(claimed_sync, [1, 2, 3]).sync)
+        stored(3, 2)
+    if state == "failed":
+        listing = add_page(claimed_sync, [1, 2, 3], pages=2).sync
+        assert ledger.fail_sync(listing.sync_id, "ESI answered 500")
+    left_at = utcnow()
+    assert accounts.unlink(user.id, sso, cipher, secret_key=KEY)
+    return left_at
+
+
+def test_leaving_before_the_sync_ends_begins_the_cooldown(any_db, sso, cipher):
+    """Else all details would be fetched again at each login, at the logins' priority."""
+    for _ in range(3):
+        left_at = unlinked_while(sso, cipher, "fetching")
+        back = log_in(sso, cipher, secret_key=KEY)
+        assert left_at <= back.last_killmail_sync_at <= utcnow()
+        assert ledger.open_sync(back.id, Trigger.LOGIN, cooldown=COOLDOWN).outcome is Outcome.COOLDOWN
+        assert ledger.open_due_syncs(10) == []
+        # The cooldown is over, and the pilot does it again
+        accounts.unlink(back.id, sso, cipher, secret_key=KEY)
+        RecentUnlink.delete().execute()
+
+
+def test_leaving_after_a_list_that_could_not_be_read_to_its_end_begins_the_cooldown(any_db, sso, cipher):
+    unlinked_while(sso, cipher, "failed")
+    back = log_in(sso, cipher, secret_key=KEY)
+    assert ledger.open_sync(back.id, Trigger.LOGIN, cooldown=COOLDOWN).outcome is Outcome.COOLDOWN
+
+
+@pytest.mark.parametrize("state", ["queued", "claimed"])
+def test_a_sync_that_has_asked_esi_for_nothing_begins_no_cooldown(any_db, sso, cipher, state):
+    unlinked_while(sso, cipher, state)
+    back = log_in(sso, cipher, secret_key=KEY)
+    assert back.last_killmail_sync_at is None
+    assert ledger.open_sync(back.id, Trigger.LOGIN, cooldown=COOLDOWN).outcome is Outcome.CREATED
 
 
 def test_another_character_and_a_later_login_start_afresh(any_db, sso, cipher):
