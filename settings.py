@@ -160,8 +160,8 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = ROOT / ".env
         host=read("HOST", "127.0.0.1", _word),
         port=read("PORT", str(DEFAULT_PORT), _integer(0, 65535, DEFAULT_PORT)),
         trusted_proxies=read("TRUSTED_PROXIES", "127.0.0.1,::1", _networks),
-        log_level=read("LOG_LEVEL", "INFO", _one_of(LOG_LEVELS, str.upper)),
-        log_format=read("LOG_FORMAT", "console", _one_of(LOG_FORMATS, str.lower)),
+        log_level=read("LOG_LEVEL", "INFO", _one_of(LOG_LEVELS, str.upper, "INFO")),
+        log_format=read("LOG_FORMAT", "console", _one_of(LOG_FORMATS, str.lower, "console")),
     )
 
 
@@ -325,10 +325,10 @@ def _flag(name: str, value: str) -> bool:
     return value == "1"
 
 
-def _one_of(choices: tuple[str, ...], fold: Callable[[str], str]) -> Callable[[str, str], str]:
+def _one_of(choices: tuple[str, ...], fold: Callable[[str], str], usual: str) -> Callable[[str, str], str]:
     def parse(name: str, value: str) -> str:
         if fold(value) not in choices:
-            raise _wrong(name, f"must be one of {', '.join(choices)}", choices[0])
+            raise _wrong(name, f"must be one of {', '.join(choices)}", usual)
         return fold(value)
 
     return parse

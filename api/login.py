@@ -166,4 +166,4 @@ def _unavailable(error: SsoUnavailable | SsoConfiguration) -> LoginUnavailableEr
         log.error("nobody can log in: %s", error)
         return LoginUnavailableError("This site's registration with EVE SSO does not work; its operator has to look.")
     log.warning("a login failed: %s", error)
-    return LoginUnavailableError("EVE SSO does not answer right now. Please try again in a minute.")
+    return LoginUnavailableError("EVE SSO gave no usable answer. Please try again in a minute.")

@@ -46,7 +46,9 @@ def check() -> None:
         _refuse_encoding()
         _refuse_newer(runner)
         if any(not state.applied for state in runner.status()):
-            raise SchemaError("the database's schema is older than this code: run `python scripts/migrate.py`")
+            raise SchemaError(
+                "the database's schema is older than this code: run `.venv/bin/python scripts/migrate.py`"
+            )
 
 
 def refuse_older_code(database: Database, number: int) -> None:

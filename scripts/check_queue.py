@@ -65,7 +65,7 @@ def _dead_letters(arguments: argparse.Namespace, settings: Settings) -> None:
     if settings.embedded:
         print(EMBEDDED)
     elif found:
-        print(f"{len(found)} dead letters. Send them again: python scripts/check_queue.py --replay")
+        print(f"{len(found)} dead letters. Send them again: .venv/bin/python scripts/check_queue.py --replay")
     else:
         print("No dead letters.")
 

@@ -13,12 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import settings  # isort: skip - first: it tells a Python that is too old for the rest
-import peewee
+try:
+    import settings  # isort: skip - first: it tells a Python that is too old for the rest
+    import peewee
 
-import database
-import logs
-import migrations
+    import database
+    import logs
+    import migrations
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: this Python lacks {missing.name}; run the script with .venv/bin/python (the README makes it)")
 
 
 class Failure(Exception):

@@ -119,13 +119,15 @@ def _tell(lines: list[Line], settings: Settings) -> None:
     queued = sum(line.queued for line in lines)
     running = sum(line.mode == "ALREADY RUNNING" for line in lines)
     if running:
-        print(f"{running} of {len(lines)} users have a sync under way already.")
+        print(f"A sync is under way already for {running} of {len(lines)} users.")
     if queued:
-        print(f"Queued {queued} of {len(lines)} users. Watch them: python scripts/check_queue.py --watch")
+        print(f"Queued {queued} of {len(lines)} users. Watch them: .venv/bin/python scripts/check_queue.py --watch")
         if settings.embedded:
-            print("Embedded mode: the running `python app.py` takes them up within a second or two.")
+            print("Embedded mode: the running `.venv/bin/python app.py` takes them up within a second or two.")
     elif not running:
-        print("Nothing queued: everybody is in cool-down. To ignore that: python scripts/queue_users.py --force")
+        print(
+            "Nothing queued: everybody is in cool-down. To ignore that: .venv/bin/python scripts/queue_users.py --force"
+        )
 
 
 if __name__ == "__main__":

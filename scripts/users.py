@@ -48,7 +48,7 @@ def _list(*, as_json: bool) -> None:
     if not users:
         print("No one needs a login.")
     elif any(user["can_retry"] for user in users):
-        print("To ask EVE's login service again now: python scripts/users.py retry-tokens [ID ...]")
+        print("To ask EVE's login service again now: .venv/bin/python scripts/users.py retry-tokens [ID ...]")
 
 
 def _entry(user: User) -> dict[str, object]:

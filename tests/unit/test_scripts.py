@@ -100,7 +100,13 @@ class TestEveryScript:
     @pytest.mark.parametrize("script", ["queue_users", "check_queue", "users"])
     def test_a_schema_that_is_older_says_what_to_run(self, script: str, tmp_path: Path) -> None:
         line = error_of(run(script, DATABASE_URL=f"sqlite:///{tmp_path}/new.db"))
-        assert line.endswith("run `python scripts/migrate.py`")
+        assert line.endswith("run `.venv/bin/python scripts/migrate.py`")
+
+    def test_a_python_without_the_dependencies_says_which_to_take(self) -> None:
+        command = [sys.executable, "-E", "-S", str(ROOT / "scripts/users.py")]  # without site-packages
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert re.fullmatch(r"error: this Python lacks \w+; run the script with \.venv/bin/python .*\n", ended.stderr)
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
     def test_a_full_disk_is_1_and_one_line(self, url: str) -> None:

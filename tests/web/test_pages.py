@@ -34,6 +34,14 @@ def token_on(client: FlaskClient, path: str = "/") -> str:
     return match[1]
 
 
+def test_who_left_and_came_back_reads_when_the_first_sync_starts(client: FlaskClient, sign_in: SignIn) -> None:
+    now = utcnow()
+    due = now + timedelta(minutes=5)
+    sign_in(make_user(last_killmail_sync_at=now, next_sync_at=due))
+    assert f"the first sync starts at {due:%H:%M} EVE time" in client.get("/").text
+    assert "For an hour" in client.get("/unlink").text
+
+
 def test_signed_out_says_what_is_asked_for_and_why(client: FlaskClient) -> None:
     text = client.get("/").text
     assert KILLMAIL_SCOPE in text
