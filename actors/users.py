@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 #: What keeps the lists of all pilots back while it is closed.
 GATES = frozenset((DOWNTIME, ERROR_LIMIT, ERRORS.name, CHAR_KILLMAIL.name))
+#: What a sync waits for after a database error.
+NO_DATABASE = "the database did not answer; trying again"
 #: Positions of malformed entries in one log line.
 POSITIONS = 10
 
@@ -54,25 +56,25 @@ POSITIONS = 10
 )
 def sync_user(sync_id: int) -> None:
     """Claim the sync if no other worker holds it, and read its list as far as it has to be read."""
-    sync = None
+    reader: ListReader | None = None
     try:
         sync = ledger.claim_sync(sync_id)
         if sync is not None:
-            _read_list(ListReader(sync))
+            reader = ListReader(sync)
+            _read_list(reader)
     except DoesNotExist:
         logger.info("sync %s: its user was unlinked in the meantime; nothing is left to do", sync_id)
     except UNAVAILABLE_ERRORS as error:
-        _take_database_error(sync_id, sync, error)
+        # Also one raised while another failure was handled. The reader has the newest lease: each page renews it.
+        _take_database_error(sync_id, None if reader is None else reader.sync, error)
 
 
 def _read_list(reader: ListReader) -> None:
-    """Read, and take every failure that a list is known to have."""
+    """Read, and take every failure that a list is known to have. Raises UNAVAILABLE_ERRORS."""
     sync_id = reader.sync.sync_id
     publish(SyncChanged(sync_id))
     try:
         reader.read()
-    except UNAVAILABLE_ERRORS as error:
-        _take_database_error(sync_id, reader.sync, error)
     except _Stopping:
         _wait(reader.sync, utcnow(), "the worker that read it stops; another one goes on")
     except Closed as closed:
@@ -100,20 +102,23 @@ class _Stopping(Exception):
 
 
 class ListReader:
-    """One reading of a user's list. `sync` is always the newest lease."""
+    """One reading of a user's list. `sync` is always the newest lease. Asks the database for nothing before `read`."""
+
+    user: User
 
     def __init__(self, sync: ledger.ClaimedSync) -> None:
         self.sync = sync
-        self.user: User = User.get_by_id(sync.user_id)
-        self._unread: User | None = self.user
+        self._unread: User | None = None
         # Met by this sync on the pages before, by whomever they were read: not counted twice when the list moves.
-        self.seen: set[int] = ledger.links_of(sync)
+        self.seen: set[int] = set()
         # Of page 1, also where another worker read it.
         self.etag = sync.page_one_etag
         self.last_modified = sync.page_one_modified
 
     def read(self) -> None:
         """Read until the end, or until a page that is this pilot's own. Raises what client, tokens and limiter do."""
+        self.user = self._unread = User.get_by_id(self.sync.user_id)
+        self.seen = ledger.links_of(self.sync)
         self._respect_cache()
         while True:
             page = self._fetch_page()
@@ -240,22 +245,39 @@ def _take_database_error(sync_id: int, sync: ledger.ClaimedSync | None, error: E
     """A deadlock, a lock that was waited for too long, or a cut connection: try again soon, if the database allows.
 
     If it does not, the tick sends the sync when its lease has ended, or its message counts as lost. `sync`: None where
-    it was not claimed; then no attempt is spent.
+    it was not claimed.
     """
     logger.warning("sync %s: the database did not answer (%s); trying again", sync_id, type(error).__name__)
     discard_connection()
-    soon = utcnow() + backoff(LIST_BACKOFF, 1)
     try:
         keep_connected()
         if sync is None:
-            ledger.mark_unsent([sync_id])
-            wake_syncs_for(soon)
+            _put_off_unclaimed(sync_id, error)
         elif sync.attempts >= len(LIST_BACKOFF):
-            _fail(sync, f"the database failed each time the list was read ({type(error).__name__})")
+            _fail(sync, _failed_each_time(error))
         else:
-            _wait(sync, soon, "the database did not answer; trying again", failed=True)
+            _wait(sync, utcnow() + backoff(LIST_BACKOFF, sync.attempts + 1), NO_DATABASE, failed=True)
+        publish(SyncChanged(sync_id))
     except UNAVAILABLE_ERRORS:
         discard_connection()
+
+
+def _put_off_unclaimed(sync_id: int, error: Exception) -> None:
+    """The claim failed. Pending at once, the sync would be sent by the very message that failed, again and again."""
+    attempts = ledger.attempts_of(sync_id)
+    if attempts >= len(LIST_BACKOFF):
+        cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
+        if ledger.fail_sync(sync_id, _failed_each_time(error), unclaimed=True, cooldown=cooldown):
+            logger.warning("sync %s failed: %s", sync_id, _failed_each_time(error))
+            publish(SyncFinished(sync_id))
+        return
+    soon = utcnow() + backoff(LIST_BACKOFF, attempts + 1)
+    if ledger.put_off_unclaimed(sync_id, soon, NO_DATABASE):
+        wake_syncs_for(soon)
+
+
+def _failed_each_time(error: Exception) -> str:
+    return f"the database failed each time the list was read ({type(error).__name__})"
 
 
 def _wait_at_gate(sync: ledger.ClaimedSync, closed: Closed) -> bool:

@@ -93,6 +93,25 @@ def priority_of(sync_id: int) -> int:
     return 0 if row is None else int(row[0])
 
 
+def attempts_of(sync_id: int) -> int:
+    """The listing failures in a row of a sync as it is now; 0 where it is gone."""
+    row = execute("SELECT attempts FROM syncs WHERE id = ?", (sync_id,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def put_off_unclaimed(sync_id: int, until: datetime, reason: str) -> bool:
+    """A sync that could not be claimed waits until `until`, and has spent an attempt; no message is out for it.
+
+    False: it is done, in other hands, or told to wait.
+    """
+    rows = execute(
+        """UPDATE syncs SET waiting_until = ?, waiting_for = ?, sent_at = NULL, attempts = attempts + 1
+           WHERE id = ? AND state IN ('QUEUED', 'LISTING') AND claimed_until IS NULL AND waiting_until IS NULL""",
+        (until, reason[:MAX_ERROR_LENGTH], sync_id),
+    )
+    return bool(rows.rowcount)
+
+
 def links_of(sync: ClaimedSync) -> set[int]:
     """What this reading of the list has linked to its user so far, from page 1 on, by whomever it was read."""
     if sync.page == 1:
@@ -234,6 +253,7 @@ def fail_sync(
     error: str,
     *,
     lease: datetime | None = None,
+    unclaimed: bool = False,
     cooldown: timedelta = timedelta(),
     longest: timedelta | None = None,
 ) -> bool:
@@ -241,16 +261,17 @@ def fail_sync(
 
     The next one is never sooner than after a sync that went well (`cooldown`), and pushed out by `longest` at most.
 
-    False: it is no longer listing, or `lease` (where given) is lost.
+    False: it is no longer listing, or `lease` (where given) is lost. `unclaimed`: only if no worker holds it.
     """
     now = utcnow()
+    held = "AND claimed_until = ?" if lease else "AND claimed_until IS NULL" if unclaimed else ""
     with db.atomic():
         row = execute(
             f"""
             UPDATE syncs SET state = 'FAILED', finished_at = ?, claimed_until = NULL, waiting_until = NULL,
                              waiting_for = NULL, error = ?, failed = (SELECT COUNT(*) FROM sync_items i
                              JOIN ledger l ON l.killmail_id = i.killmail_id WHERE i.sync_id = syncs.id)
-            WHERE id = ? AND state IN ('QUEUED', 'LISTING') {"AND claimed_until = ?" if lease else ""}
+            WHERE id = ? AND state IN ('QUEUED', 'LISTING') {held}
             RETURNING user_id
             """,
             (now, error[:MAX_ERROR_LENGTH], sync_id, *([lease] if lease else [])),

@@ -369,6 +369,66 @@ def test_a_database_error_before_the_list_is_read_costs_seconds_and_is_no_dead_l
     assert only_sync().state == SyncState.FINISHED
 
 
+def test_a_sync_whose_claim_always_fails_is_tried_a_few_times_and_ends(simulated, sync, later, tick, crew, monkeypatch):
+    """Pending at once, it would be sent by the very message that failed: hundreds of times a second, without end."""
+    tries: list[int] = []
+
+    def always(sync_id: int) -> None:
+        tries.append(sync_id)
+        assert len(tries) < 50, "a loop without end"
+        raise peewee.OperationalError("lock timeout")
+
+    monkeypatch.setattr(ledger, "claim_sync", always)
+    row = sync(simulated.pilot(2))
+    assert len(tries) == 1
+    assert (row.state, row.attempts, row.sent_at) == (SyncState.QUEUED, 1, None)
+    assert row.waiting_for == "the database did not answer; trying again"
+    assert timedelta(0) < row.waiting_until - utcnow() < timedelta(seconds=10)
+    for _ in range(len(LIST_BACKOFF) + 1):
+        later(1000)
+        tick()
+    row = only_sync()
+    assert (row.state, len(tries), crew.dead) == (SyncState.FAILED, len(LIST_BACKOFF) + 1, [])
+    assert "database" in row.error
+
+
+def test_a_claim_that_succeeded_though_its_answer_was_lost_is_left_to_its_lease(simulated, sync, monkeypatch):
+    claim_sync = ledger.claim_sync
+
+    def lost(sync_id: int) -> None:
+        claim_sync(sync_id)
+        raise peewee.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(ledger, "claim_sync", lost)
+    row = sync(simulated.pilot(2))
+    assert (row.state, row.attempts, row.waiting_until) == (SyncState.LISTING, 0, None)
+    assert row.claimed_until > utcnow()
+
+
+def test_a_database_error_while_a_failure_is_handled_costs_seconds_and_no_lease(
+    simulated, sync, later, tick, crew, monkeypatch
+):
+    """Given a page that was read, and with it another lease than the first."""
+    simulated.configure(page_size=2)
+    pilot = simulated.pilot(6)
+    simulated.fault("recent", "status:500", page=2, count=1)
+    wait_with_sync, failures = ledger.wait_with_sync, [peewee.OperationalError("deadlock detected")]
+
+    def fail_once(*args, **options):
+        if failures:
+            raise failures.pop()
+        return wait_with_sync(*args, **options)
+
+    monkeypatch.setattr(ledger, "wait_with_sync", fail_once)
+    row = sync(pilot)
+    assert _waits(row) < 10
+    assert (row.attempts, row.waiting_for) == (1, "the database did not answer; trying again")
+    later(10)
+    tick()
+    assert (only_sync().state, crew.dead) == (SyncState.FINISHED, [])
+    assert simulated.pages_asked() == [1, 2, 2, 3]
+
+
 def test_a_sync_that_always_meets_a_database_error_ends(simulated, sync, later, tick, crew, monkeypatch):
     def always(*args, **options):
         raise peewee.OperationalError("deadlock detected")
