@@ -19,6 +19,7 @@ from actors.queues import FIRST, SYNCS
 from actors.sync_dispatching import wake_syncs_for
 from actors.syncs import finish_if_complete
 from database import UNAVAILABLE_ERRORS, from_epoch, keep_connected, utcnow
+from esi import rate_store
 from esi.client import NotModified, RecentPage
 from esi.errors import (
     EsiDowntime,
@@ -39,8 +40,8 @@ from models import User
 
 logger = logging.getLogger(__name__)
 
-#: What keeps the lists of all pilots back while it is closed.
-GATES = frozenset((DOWNTIME, ERROR_LIMIT, ERRORS.name, CHAR_KILLMAIL.name))
+#: What keeps the lists of all pilots back: gates while they are closed, and the ceiling while other requests go first.
+GATES = frozenset((DOWNTIME, ERROR_LIMIT, ERRORS.name, CHAR_KILLMAIL.name, rate_store.SLOTS))
 #: What a sync waits for after a database error.
 NO_DATABASE = "the database did not answer; trying again"
 #: Positions of malformed entries in one log line.
@@ -283,7 +284,8 @@ def _failed_each_time(error: Exception) -> str:
 def _wait_at_gate(sync: ledger.ClaimedSync, closed: Closed) -> bool:
     """Wait for a gate that keeps all lists back; False where this list alone waits, for a bucket or ESI's cache.
 
-    The gate has its own line in the log. An event is only for a pilot who waits for this list.
+    The gate has its own line in the log, and requests that go first need none. An event is only for a pilot who waits
+    for this list.
     """
     if closed.road not in GATES:
         return False

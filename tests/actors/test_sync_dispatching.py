@@ -15,7 +15,8 @@ from actors.schedule import queue_due_users, tend
 from actors.sync_dispatching import dispatch_syncs, dispatch_syncs_now, lists_until
 from actors.users import sync_user
 from database import execute, utcnow
-from models import Gate, Lock, Sync, SyncState, Trigger, User
+from esi.roads import CROWDED
+from models import Gate, Lock, RateSlot, Sync, SyncState, Trigger, User
 from tests.actors.asking import ask, stored
 from tests.actors.post import fresh_queues
 
@@ -244,6 +245,28 @@ def test_a_claimed_sync_that_meets_a_closed_gate_adds_no_line_to_the_gates_own(s
     assert (sync.state, sync.claimed_until, sync.attempts, sync.waiting_for) == (SyncState.LISTING, None, 0, "down")
     assert [record.message for record in caplog.records if record.name.startswith("actors")] == []
     assert told == [events.SyncChanged(sync_id)] * event_count, "the first says that its list was begun"
+
+
+@pytest.mark.parametrize(("trigger", "event_count"), [(Trigger.SCHEDULE, 1), (Trigger.LOGIN, 2)])
+def test_a_list_that_lets_other_requests_go_first_waits_for_seconds_without_a_line(
+    simulated, crew, caplog, later, tick, trigger, event_count
+):
+    caplog.set_level(logging.INFO)
+    sync_id = ask(simulated.pilot(1), trigger).sync_id or 0
+    RateSlot.update(next_at=time.time() + 6).execute()
+    told: list[object] = []
+    events.subscribe(told.append)
+    caplog.clear()
+    sync_user.fn(sync_id)
+    events.close()
+    sync = Sync.get_by_id(sync_id)
+    assert (sync.claimed_until, sync.attempts, sync.waiting_for) == (None, 0, CROWDED)
+    assert utcnow() < sync.waiting_until < utcnow() + timedelta(seconds=6)
+    assert [record.message for record in caplog.records if record.name.startswith("actors")] == []
+    assert told == [events.SyncChanged(sync_id)] * event_count
+    later(7)
+    tick()
+    assert states() == {"FINISHED"}
 
 
 def test_a_claimed_sync_that_waits_for_its_own_list_says_so(simulated, sync, caplog):
