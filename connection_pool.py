@@ -108,12 +108,14 @@ class PostgresqlPool(ClosesIdle, PooledPostgresqlDatabase):  # type: ignore[misc
         self.clock.observe(sent, epoch, time.monotonic())
 
     def _connect(self) -> Any:
+        # Another thread's refusal may remove them during this attempt, which had them all the same.
+        had_options = "options" in self.connect_params
         try:
             conn = super()._connect()
         except psycopg2.OperationalError as error:
-            if _REFUSED_BY_PGBOUNCER not in str(error) or "options" not in self.connect_params:
+            if _REFUSED_BY_PGBOUNCER not in str(error) or not had_options:
                 raise
-            del self.connect_params["options"]
+            self.connect_params.pop("options", None)
             conn = super()._connect()
         try:
             if self.limits_transactions is None:  # pgbouncer may also be told to ignore options

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psycopg2
 import pytest
+from playhouse.pool import PooledPostgresqlDatabase
 
 import database
 import ledger
@@ -115,6 +116,40 @@ def test_a_transaction_waits_for_no_lock_for_ever(pool: Any) -> None:
     with db.connection_context(), db.atomic():
         assert execute("SHOW lock_timeout").fetchone()[0] == "20s"
         assert execute("SHOW idle_in_transaction_session_timeout").fetchone()[0] == "1min"
+    assert pool.limits_transactions
+
+
+def test_two_first_attempts_at_once_both_end_in_a_connection(pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given that pgbouncer has refused the options of both, Then the second finds them gone and goes on all the same.
+
+    As long as peewee holds its lock while it connects, they come one after the other; this must not depend on it.
+    """
+    both, connect = threading.Barrier(2, timeout=LIMIT), PooledPostgresqlDatabase._connect
+    attempts = threading.local()
+
+    def connect_together(made: Any) -> Any:
+        attempts.count = getattr(attempts, "count", 0) + 1
+        try:
+            return connect(made)
+        finally:
+            if attempts.count == 1:
+                both.wait()
+
+    monkeypatch.setattr(PooledPostgresqlDatabase, "_connect", connect_together)
+    failed: list[Exception] = []
+
+    def work() -> None:
+        try:
+            pool._close(pool._connect())
+        except (KeyError, psycopg2.Error) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
     assert pool.limits_transactions
 
 
