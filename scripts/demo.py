@@ -252,7 +252,7 @@ def connected(database_url: str) -> Iterator[None]:
 
 def main(arguments: argparse.Namespace, config: settings.Settings) -> None:
     """Run the demo to its end, or until Ctrl-C. Raises command.Failure."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     once = os.environ.get("ONCE") == "1" or not sys.stdout.isatty()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `finally`: no process stays behind
     with ExitStack() as stack:

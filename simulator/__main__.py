@@ -16,8 +16,8 @@ from simulator.rules import Limit
 
 _EPILOG = f"""
 faults: comma-separated route=, kind=, and rate= (0-1), count=, page=, killmail_id=, seconds=,
-  character_id= (only what concerns it), other_id= (of foreign_list), lasts= (seconds); route=refresh is the token
-  endpoint when it refreshes
+  character_id= (only what concerns it), other_id= (of foreign_list), lasts= (seconds); route=recent is the
+  killmail list, route=refresh the token endpoint when it refreshes
   routes  any {" ".join(sorted(ROUTES))}
   kinds   status:NNN {" ".join(KINDS)}
 

@@ -21,6 +21,7 @@ KINDS: Final = (
 )  # fmt: skip
 #: The token endpoint when it is asked to refresh, and not to exchange a code.
 REFRESH: Final = "refresh"
+LISTS: Final = "recent"
 _WHOLE_NUMBERS: Final = ("count", "killmail_id", "page", "character_id", "other_id")
 _STATUS: Final = re.compile(r"status:([45]\d\d)")
 _HTML: Final = "<html><body><h1>503 Service Unavailable</h1>No server is available.</body></html>"
@@ -59,6 +60,8 @@ class Fault:
             raise ValueError(f"fault: unknown route {route!r}; there are any, {REFRESH}, {', '.join(sorted(ROUTES))}")
         if kind not in KINDS and not _STATUS.fullmatch(kind):
             raise ValueError(f"fault: unknown kind {kind!r}; there are status:NNN, {', '.join(KINDS)}")
+        if kind in odd_answers.OF_LISTS and route not in ("any", LISTS):
+            raise ValueError(f"fault: {kind} strikes only killmail lists; their route is {LISTS}")
         fault = cls(route, kind, rate=float(value.get("rate", 1.0)), seconds=float(value.get("seconds", 5.0)))
         for key in _WHOLE_NUMBERS:
             if value.get(key) is not None:

@@ -78,4 +78,6 @@ _REPLACED: Final[dict[str, tuple[int, dict[str, Any]]]] = {
     "invalid_token": (400, {"error": "invalid_token", "error_description": "The token could not be processed."}),
     "invalid_scope": (400, {"error": "invalid_scope", "error_description": "The requested scope is invalid."}),
 }
+#: What only a killmail list can suffer.
+OF_LISTS: Final = (*_LISTS, *_HEADERS, "foreign_list")
 KINDS: Final = (*_LISTS, *_HEADERS, *_REPLACED, "foreign_list", "frozen", "lost", "malformed_tokens")

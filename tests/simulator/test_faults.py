@@ -176,6 +176,7 @@ def test_a_request_refused_by_the_bucket_does_not_use_up_a_fault(simulate):
         {"route": "killmail", "kind": "status:200"},
         {"route": "killmail", "kind": "reset", "chance": 1},
         {"route": "killmail", "kind": "reset", "rate": "often"},
+        {"route": "character", "kind": "malformed_entries"},
     ],
 )
 def test_a_fault_nobody_knows_is_refused(client, wrong):
