@@ -53,7 +53,7 @@ class EmbeddedSystem:
         self._lock.close()
 
     def _run_clock(self) -> None:
-        from actors.schedule import queue_due_users, tend
+        from actors.schedule import TickFailed, queue_due_users, tend
         from actors.sending import send
 
         ticks_a_look = max(1, round(self._schedule_seconds / TICK_SECONDS))
@@ -65,6 +65,8 @@ class EmbeddedSystem:
                     send(queue_due_users)
                 with db.connection_context():
                     tend(RESEND_AFTER)
+            except TickFailed:
+                pass  # it was logged
             except peewee.OperationalError as error:
                 logger.error("the tick failed, the next one tries again: %s", str(error).partition("\n")[0])
             except Exception:  # the clock must not stop: without it nothing is repaired and nobody is due

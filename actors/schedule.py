@@ -6,12 +6,14 @@ periodiq sends both actors; firing twice, or in two schedulers at once, does not
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 import dramatiq
 from periodiq import cron
 
 import accounts
+import database
 import deadlines
 import ledger
 import prices
@@ -37,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 #: Users whose syncs are opened in one statement.
 BATCH = 1_000
+
+
+class TickFailed(Exception):
+    """Steps of a tick failed. The text names them; it was logged, and the other steps have run."""
 
 
 @dramatiq.actor(
@@ -69,6 +75,7 @@ def queue_due_users() -> None:
     queue_name=MAINTENANCE,
     priority=FIRST,
     max_retries=0,  # the next tick does the same
+    throws=(TickFailed,),  # it was logged; the message becomes a dead letter, which `scripts/check_queue.py` counts
     time_limit=5 * 60_000,  # a backlog of leases after an outage, in batches
     max_age=60_000 + CLOCKS_APART_MS,  # the next one has arrived
     periodic=cron("* * * * *"),
@@ -79,32 +86,80 @@ def tend_ledger() -> None:
 
 
 def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:
-    """One look at everything that may have been left behind."""
+    """One look at everything that may have been left behind.
+
+    Raises TickFailed after the last step, if any of them failed: none keeps the others from running.
+    """
+    failed: dict[str, str] = {}
+    try:
+        for name, step in _steps(resend_after):
+            try:
+                step()
+            except database.UNAVAILABLE_ERRORS as error:
+                failed[name] = str(error).partition("\n")[0]
+            except Exception as error:
+                logger.exception("the tick's step %r failed", name)
+                failed[name] = type(error).__name__
+    finally:  # also where the time limit ends the tick
+        if failed:
+            logger.error("the tick failed at %s; every other step runs, and the next tick tries again", _text(failed))
+    if failed:
+        raise TickFailed(_text(failed))
+
+
+def _text(failed: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in failed.items())
+
+
+def _steps(resend_after: timedelta) -> list[tuple[str, Callable[[], object]]]:
+    """By name, in order: first what syncs and killmails wait for, then what may take a while and can wait."""
     cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
-    deadlines.expire_implausible_deadlines(cooldown)
-    tokens.start_due_rechecks()
-    if deleted := accounts.forget_former_owners():
-        logger.info("deleted the data of %s former owners of characters that were sold 30 days ago", deleted)
-    recent_unlinks.sweep()
-    taken_back = ledger.take_back_expired()
-    if taken_back:
+    return [
+        ("expired killmails", _take_back_expired),
+        ("abandoned syncs", lambda: _fail_abandoned(cooldown)),
+        ("lost messages", lambda: _take_back_lost_messages(resend_after)),
+        ("dispatch of syncs", dispatch_syncs_now),
+        ("complete syncs", _send_finalize),
+        ("dispatch of killmails", dispatch_now),
+        ("implausible deadlines", lambda: deadlines.expire_implausible_deadlines(cooldown)),
+        ("rechecks of refused logins", tokens.start_due_rechecks),
+        # A character's bucket is made again when its list is read; a pilot who left has none that is.
+        ("idle buckets", lambda: runtime.limiter().forget_idle(CHAR_KILLMAIL)),
+        ("unknown names", lambda: _send_if(names_wanted, resolve_names)),
+        ("prices", lambda: _send_if(prices.wanted, refresh_prices)),
+        ("stale names", lambda: _send_if(stale_names.is_due, refresh_names)),
+        ("recent unlinks", recent_unlinks.sweep),
+        ("former owners", _forget_former_owners),
+        ("row counts", row_counts.recount_if_due),
+    ]
+
+
+def _take_back_expired() -> None:
+    if taken_back := ledger.take_back_expired():
         logger.warning("%s killmails whose message or worker went away are pending again", taken_back)
+
+
+def _fail_abandoned(cooldown: timedelta) -> None:
     for sync_id in ledger.fail_abandoned(cooldown):
         logger.warning("sync %s failed: its workers went away again and again", sync_id)
         publish(SyncFinished(sync_id))
+
+
+def _take_back_lost_messages(resend_after: timedelta) -> None:
     if lost := take_back_lost_messages(resend_after):
         logger.warning("%s syncs whose message was lost are pending again", lost)
-    dispatch_syncs_now()
+
+
+def _send_finalize() -> None:
     for sync_id in ledger.ready_to_finish():
         sending.send(finalize_sync, sync_id, priority=FINALIZE_PRIORITY)
-    # A character's bucket is made anew when its list is read again; nobody reads that of a pilot who left.
-    runtime.limiter().forget_idle(CHAR_KILLMAIL)
-    if names_wanted():
-        sending.send(resolve_names)
-    if prices.wanted():
-        sending.send(refresh_prices)
-    dispatch_now()
-    if stale_names.is_due():
-        sending.send(refresh_names)
-    # Last: it may take a while where there are many rows, and nothing waits for it.
-    row_counts.recount_if_due()
+
+
+def _send_if(is_wanted: Callable[[], bool], actor: dramatiq.Actor[[], None]) -> None:
+    if is_wanted():
+        sending.send(actor)
+
+
+def _forget_former_owners() -> None:
+    if deleted := accounts.forget_former_owners():
+        logger.info("deleted the data of %s former owners of characters that were sold 30 days ago", deleted)

@@ -4,7 +4,8 @@ The row of `users` is always the current owner's. What the former owner had move
 killmails reads, so that it cannot be found by mistake. Until it is deleted it can be given back: to the former owner,
 when they log in again, or by the operator, should the sale have been EVE's mistake.
 
-The invariant: a killmail that a former owner had is kept as long as their row exists, whoever else unlinks.
+The invariant: a killmail that a former owner had is kept as long as it is linked to their row, whoever else unlinks.
+After thirty days the links go in batches, each with its killmails in a transaction, and the row goes with the last.
 """
 
 from __future__ import annotations
@@ -18,13 +19,23 @@ from models import FormerOwner, User
 
 #: How long a former owner's data is kept: time enough to notice that it was no sale.
 KEPT_FOR = timedelta(days=30)
-#: Former owners deleted by one tick, each in a transaction of their own.
+#: Former owners deleted by one tick.
 DELETED_PER_TICK = 5
+#: Killmails that one transaction deletes, each with dozens of attackers and items: a second, on a busy machine.
+BATCH = 1_000
+#: Transactions of one tick: half a minute of its five minutes at most, and what is left waits for the next tick.
+BATCHES_PER_TICK = 20
 
-#: What only this former owner had.
-_ONLY_FORMER = """
-    SELECT mine.killmail_id FROM former_killmails mine WHERE mine.former_owner_id = ?
-      AND NOT EXISTS (SELECT 1 FROM user_killmails other WHERE other.killmail_id = mine.killmail_id)
+#: The former owner's links that one transaction deletes. The same in all of its statements: no other transaction
+#: changes them while this one has the row `links` locked.
+_NEXT_LINKS = f"""
+    SELECT former_owner_id, killmail_id FROM former_killmails
+    WHERE former_owner_id = ? ORDER BY killmail_id LIMIT {BATCH}
+"""
+#: What of them only this former owner had.
+_ONLY_FORMER = f"""
+    SELECT mine.killmail_id FROM ({_NEXT_LINKS}) mine
+    WHERE NOT EXISTS (SELECT 1 FROM user_killmails other WHERE other.killmail_id = mine.killmail_id)
       AND NOT EXISTS (SELECT 1 FROM former_killmails other
                       WHERE other.killmail_id = mine.killmail_id AND other.former_owner_id <> mine.former_owner_id)
 """
@@ -104,10 +115,11 @@ def restore(user_id: int, *, owner_hash: str | None = None) -> int | None:
     return int(links)
 
 
-def delete_due(limit: int = DELETED_PER_TICK) -> int:
+def delete_due(limit: int = DELETED_PER_TICK, batches: int = BATCHES_PER_TICK) -> int:
     """Delete former owners whose thirty days are over, with the killmails that only they had; returns how many.
 
-    A user whose owner change was seen by a refresh, and who has not logged in since, is one of them. Idempotent.
+    A user whose owner change was seen by a refresh, and who has not logged in since, is one of them. Idempotent. At
+    most `batches` transactions of BATCH killmails: what a call has deleted stays deleted, and the next one goes on.
     """
     before = utcnow() - KEPT_FOR
     unclaimed = execute(
@@ -115,8 +127,13 @@ def delete_due(limit: int = DELETED_PER_TICK) -> int:
     ).fetchall()
     for user_id, owner_hash in unclaimed:
         hide(user_id, owner_hash, sold_before=before)
-    due = execute("SELECT id FROM former_owners WHERE sold_at < ? ORDER BY sold_at LIMIT ?", (before, limit)).fetchall()
-    return sum(_delete(former_id, before) for (former_id,) in due)
+    deleted = 0
+    for _ in range(batches):
+        due = execute("SELECT id FROM former_owners WHERE sold_at < ? ORDER BY sold_at LIMIT 1", (before,)).fetchone()
+        if due is None or deleted == limit:
+            break
+        deleted += _delete_batch(due[0], before)
+    return deleted
 
 
 def _former_row(user: User) -> int:
@@ -130,12 +147,23 @@ def _former_row(user: User) -> int:
     return int(row[0][0])
 
 
-def _delete(former_id: int, before: datetime) -> bool:
+def _delete_batch(former_id: int, before: datetime) -> bool:
+    """Delete the former owner's next links, and the killmails that only they had; with the last links, the row. Returns
+    whether the row was deleted."""
     with db.atomic():
         take_turns()
         # Given back, or sold once more, since it was found.
         if execute("SELECT 1 FROM former_owners WHERE id = ? AND sold_at < ?", (former_id, before)).fetchone() is None:
             return False
         delete_only_theirs("killmails", _ONLY_FORMER, former_id)
-        execute("DELETE FROM former_owners WHERE id = ?", (former_id,))
-    return True
+        execute(
+            f"""DELETE FROM former_killmails WHERE former_owner_id = ?
+                AND killmail_id IN (SELECT killmail_id FROM ({_NEXT_LINKS}) AS gone)""",
+            (former_id, former_id),
+        )
+        last = execute(
+            """DELETE FROM former_owners WHERE id = ?
+               AND NOT EXISTS (SELECT 1 FROM former_killmails WHERE former_owner_id = former_owners.id)""",
+            (former_id,),
+        )
+    return bool(last.rowcount)

@@ -6,18 +6,27 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from dramatiq.middleware import TimeLimitExceeded
+from peewee import OperationalError
 
+import accounts
 import actors
+import deadlines
 import events
 import ledger
+import row_counts
 import runtime
 import settings
+import stale_names
+import tokens
 from actors.downtime import ask_whether_up
-from actors.schedule import queue_due_users, tend, tend_ledger
+from actors.schedule import TickFailed, queue_due_users, tend, tend_ledger
 from actors.syncs import finalize_sync
 from database import utcnow
-from models import RateBucket, Sync, SyncState, Trigger, User
+from ledger import recent_unlinks
+from models import Fetch, RateBucket, Sync, SyncState, Trigger, User
 from tests.actors.asking import ask, rows, stored
+from tests.actors.simulated import Simulated
 
 
 def test_due_users_are_queued_once_at_the_schedules_priority(simulated, crew, post):
@@ -190,3 +199,78 @@ def test_a_status_that_answers_does_not_open_the_road_by_itself(simulated, sync,
         tick()
     assert sum(row.attempts for row in rows().values()) - spent <= 3, "one probe each time"
     assert runtime.limiter().is_down()
+
+
+def expired_row(simulated: Simulated) -> None:
+    """A killmail whose worker went away, of a sync that waits for it."""
+    asked = ask(simulated.pilot(1))
+    assert asked.sync_id is not None
+    sync = ledger.claim_sync(asked.sync_id)
+    assert sync is not None
+    ledger.add_page(sync, [(7, "a" * 40)], reading=ledger.reading.NOTHING_READ, etag=None, seen=set())
+    ledger.end_listing(sync, etag=None, complete=True)
+    Fetch.update(state="fetching", claimed_until=utcnow() - timedelta(minutes=5)).execute()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (accounts, "forget_former_owners"),
+        (deadlines, "expire_implausible_deadlines"),
+        (tokens, "start_due_rechecks"),
+        (recent_unlinks, "sweep"),
+        (row_counts, "recount_if_due"),
+        (ledger, "fail_abandoned"),
+        (stale_names, "is_due"),
+    ],
+)
+@pytest.mark.parametrize("error", [OperationalError("canceling statement due to lock timeout\nDETAIL"), KeyError("x")])
+def test_a_step_that_fails_keeps_no_other_from_running(simulated, post, monkeypatch, caplog, module, name, error):
+    """Given an expired killmail and a refusal that is to be checked again, When one step of each tick fails, Then both
+    are repaired, and the failure is told with its name."""
+    expired_row(simulated)
+    waiting = simulated.pilot(1)
+    User.update(next_sync_at=None, recheck_at=utcnow() - timedelta(minutes=1), needs_login_reason="refused").where(
+        User.id == waiting.user_id
+    ).execute()
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(module, name, fail)
+    for _ in range(2):
+        with pytest.raises(TickFailed):
+            tend()
+
+    assert (Fetch.get().state, Fetch.get().attempts) == ("sent", 1)
+    assert (User.get_by_id(waiting.user_id).next_sync_at is not None) == (name != "start_due_rechecks")
+    failures = [record for record in caplog.records if "the tick failed at " in record.message]
+    assert len(failures) == 2
+    assert "DETAIL" not in failures[0].message
+
+
+def test_a_tick_that_fails_is_a_dead_letter_and_not_tried_again(simulated, crew, post, monkeypatch):
+    """check_queue.py counts it."""
+
+    def fail():
+        raise OperationalError("canceling statement due to lock timeout")
+
+    monkeypatch.setattr(accounts, "forget_former_owners", fail)
+    tend_ledger.send()
+    crew.drain()
+    [dead] = crew.dead
+    assert dead.startswith("tend_ledger: ")
+    assert "former owners: canceling" in dead
+
+
+def test_a_time_limit_that_ends_the_tick_comes_after_the_repair(simulated, post, monkeypatch):
+    """Given a deletion of a former owner that takes too long, Then what syncs wait for was repaired before it."""
+    expired_row(simulated)
+
+    def takes_too_long():
+        raise TimeLimitExceeded
+
+    monkeypatch.setattr(accounts, "forget_former_owners", takes_too_long)
+    with pytest.raises(TimeLimitExceeded):
+        tend()
+    assert Fetch.get().state == "sent"

@@ -7,12 +7,14 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from peewee import OperationalError
 
 import ledger
-from database import db, execute, utcnow
+from database import db, execute, insert_rows, utcnow
 from ledger import former_owners
-from ledger.former_owners import KEPT_FOR
-from models import FormerKillmail, FormerOwner, Sync, User
+from ledger.former_owners import BATCH, KEPT_FOR
+from ledger.unlinking import delete_only_theirs
+from models import FormerKillmail, FormerOwner, Killmail, Sync, User
 from tests.unit.ledger.at_once import Another, together, waits
 from tests.unit.ledger.world import (
     add_page,
@@ -120,6 +122,68 @@ def test_two_former_owners_of_one_killmail_are_deleted_one_after_the_other(user)
     assert stored_ids() == {1}
     assert former_owners.delete_due(1) == 1
     assert stored_ids() == set()
+
+
+def test_a_former_owner_with_many_killmails_is_deleted_in_batches_that_stay_deleted(user, other, monkeypatch):
+    """Given a deletion that fails after some batches, or has no time for more, Then the next one goes on from there."""
+    many = list(range(1, 2 * BATCH + 6))
+    insert_former_links(user, many)
+    insert_rows("user_killmails", ("user_id", "killmail_id", "linked_at"), [(other.id, 1, utcnow())])
+    days_later()
+    fails_at = iter([False, True])
+
+    def fail_in_the_second_batch(*args):
+        if next(fails_at):
+            raise OperationalError("canceling statement due to lock timeout")
+        delete_only_theirs(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(former_owners, "delete_only_theirs", fail_in_the_second_batch)
+        with pytest.raises(OperationalError):
+            former_owners.delete_due()
+    assert kept() == set(many[BATCH:])
+    assert stored_ids() == {1, *many[BATCH:]}
+    assert FormerOwner.select().count() == 1
+    # One batch, and no more
+    assert former_owners.delete_due(batches=1) == 0
+    assert kept() == set(many[2 * BATCH :])
+    # The last one
+    assert former_owners.delete_due() == 1
+    assert (stored_ids(), kept(), FormerOwner.select().count()) == ({1}, set(), 0)
+
+
+def test_what_is_left_of_a_deletion_under_way_can_be_given_back(user):
+    many = list(range(1, BATCH + 3))
+    newcomer = insert_former_links(user, many)
+    days_later()
+    assert former_owners.delete_due(batches=1) == 0
+    assert former_owners.restore(newcomer.id) == 2
+    assert former_owners.delete_due() == 0
+    assert links(newcomer) == stored_ids() == set(many[BATCH:])
+
+
+def insert_former_links(user: User, killmail_ids: list[int]) -> User:
+    """A former owner with so many stored killmails; returns the new owner."""
+    newcomer = sell(user)
+    former_id = FormerOwner.get().id
+    columns = (
+        "killmail_id",
+        "killmail_hash",
+        "killmail_time",
+        "solar_system_id",
+        "attacker_count",
+        "is_npc",
+        "is_solo",
+    )
+    rows = [(each, "a" * 40, utcnow(), 30_000_142, 1, False, False) for each in killmail_ids]
+    with db.atomic():
+        Killmail.insert_many(rows, [getattr(Killmail, name) for name in columns]).execute()
+        insert_rows(
+            "former_killmails",
+            ("former_owner_id", "killmail_id", "linked_at"),
+            [(former_id, each, utcnow()) for each in killmail_ids],
+        )
+    return newcomer
 
 
 def test_a_user_whose_sale_only_a_refresh_has_seen_is_deleted_too(user, other):
