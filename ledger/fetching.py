@@ -20,7 +20,8 @@ from ledger.rules import (
     LAST_TURN,
     MAX_ERROR_LENGTH,
     REFUSALS_BEFORE_DEFERRED,
-    TURNS_LOST_BY_FAILURE,
+    TURN_AFTER_FAILURE,
+    TURN_GIVEN_UP,
     backoff,
 )
 from ledger.storing import store
@@ -142,8 +143,8 @@ def defer(claim: Claim, error: str, *, refused: bool = False, retry_after: float
     counted = f"CASE WHEN ? = 1 AND attempts + 1 < {ATTEMPTS_BEFORE_DEFERRED} THEN {ATTEMPTS_BEFORE_DEFERRED}"
     row = execute(
         f"""UPDATE ledger SET state = 'deferred', attempts = {counted} ELSE attempts + 1 END, not_before = ?,
-            turn = CASE WHEN ? = 0 AND attempts + 1 < {ATTEMPTS_BEFORE_DEFERRED} THEN turn + {TURNS_LOST_BY_FAILURE}
-                        ELSE turn - turn / {LAST_TURN} * {LAST_TURN} + 2 * {LAST_TURN} END,
+            turn = CASE WHEN ? = 0 AND attempts + 1 < {ATTEMPTS_BEFORE_DEFERRED} THEN {TURN_AFTER_FAILURE}
+                        ELSE {TURN_GIVEN_UP} END,
             claimed_until = NULL, last_error = ?, refusals = ? WHERE {_HELD} RETURNING attempts""",
         (
             int(gives_up),

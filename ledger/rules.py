@@ -38,9 +38,18 @@ ESI_ASKS_TO_WAIT = "ESI asks to wait"
 #: How many turns a killmail that failed goes back: far enough that it does not hold up fresh ones, near enough that its
 #: sync ends soon. A sync's killmails have the turns 0, 1, 2, … in the order of its list; the lowest turn goes first.
 TURNS_LOST_BY_FAILURE = 50
+#: Killmails whose worker went away with them twice or more come back within so long, each at a moment of its own. One
+#: dead process leaves a killmail for each of its threads, and nothing tells which of them killed it: apart from each
+#: other, it takes few of the same ones with it the next time. The first time is most often a restart, and waits for
+#: nothing more than the lease.
+DEATHS_APART = timedelta(seconds=30)
+
 #: Turns from here on come after those of every list (SYNC_MAX_PAGES of 1,000 entries is 50,000): those of a sync whose
 #: killmails ESI keeps refusing, and from twice this on killmails that were given up.
 LAST_TURN = 1_000_000
+#: SQL: the turn of a row after a failure, and of one that is given up.
+TURN_AFTER_FAILURE = f"turn + {TURNS_LOST_BY_FAILURE}"
+TURN_GIVEN_UP = f"turn - turn / {LAST_TURN} * {LAST_TURN} + 2 * {LAST_TURN}"
 #: Of every ten rows sent, the fifth is the oldest of its class, and the tenth is the oldest background row, whatever
 #: the turns say and however many logins there are: what is overtaken for ever would be lost with its list (90 days).
 ROUND = 10

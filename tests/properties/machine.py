@@ -240,6 +240,7 @@ class LedgerMachine(Lists):
         if sure < 7:
             return  # it stops everything, so seldom
         self.do(ledger.reset_unfinished)
+        self._put_off()
         self.readers, self.workers, self.messages = [], [], []
         self.model.restarted()
 

@@ -295,6 +295,13 @@ class Model:
         row.turn = row.turn + TURNS_LOST if row.attempts < GIVEN_UP else row.turn % LAST + 2 * LAST
         row.put("deferred")
 
+    @staticmethod
+    def _lost_its_worker(row: Row) -> None:
+        """The first time it goes on at once; then it is put off."""
+        row.attempts += 1
+        row.turn = row.turn + TURNS_LOST if row.attempts < GIVEN_UP else row.turn % LAST + 2 * LAST
+        row.put("deferred" if row.attempts > 1 else "pending")
+
     def settled(self, killmail_id: int) -> None:
         del self.rows[killmail_id]
         self.stored.add(killmail_id)
@@ -310,15 +317,15 @@ class Model:
             if row.state == "sent":
                 row.put("pending")
             else:
-                row.attempts += 1
-                row.turn += TURNS_LOST
-                row.put("deferred" if row.attempts >= GIVEN_UP else "pending")
+                self._lost_its_worker(row)
         return len(expired)
 
     def restarted(self) -> None:
         for row in self.rows.values():
-            if row.state in ("sent", "fetching"):
+            if row.state == "sent":
                 row.put("pending")
+            elif row.state == "fetching":
+                self._lost_its_worker(row)
         for run in self.runs.values():
             run.holder, run.expired = None, False
 

@@ -9,7 +9,14 @@ import pytest
 import ledger
 from database import execute, utcnow
 from ledger import OutgoingSync
-from ledger.rules import ATTEMPTS_BEFORE_DEFERRED, LIST_BACKOFF, SYNC_RESEND_AFTER
+from ledger.rules import (
+    ATTEMPTS_BEFORE_DEFERRED,
+    DEATHS_APART,
+    FETCH_BACKOFF,
+    LAST_TURN,
+    LIST_BACKOFF,
+    SYNC_RESEND_AFTER,
+)
 from models import Lock, RefreshSlot, SyncState, Trigger, User
 from tests.unit.ledger.world import (
     COOLDOWN,
@@ -22,6 +29,7 @@ from tests.unit.ledger.world import (
     listed,
     lose_leases,
     lose_messages,
+    make_due,
     make_user,
     opened,
     reading,
@@ -75,18 +83,69 @@ def test_only_what_ran_out_is_taken_back(user):
     assert (row_state(1), row_state(2)) == ("pending", "sent")
 
 
+def killed_its_worker(killmail_id: int) -> None:
+    """Its wait is over, a worker takes it up and goes away, and the tick finds that out."""
+    make_due(killmail_id)
+    taken(killmail_id)
+    execute("UPDATE ledger SET claimed_until = ? WHERE killmail_id = ?", (utcnow() - HOUR, killmail_id))
+    assert ledger.take_back_expired() == 1
+
+
 def test_a_killmail_that_kills_its_workers_is_put_off_like_any_other(user):
     sync_id = listed(user, [1, 2])
     for _ in range(ATTEMPTS_BEFORE_DEFERRED):
-        assert row_state(1) == "pending"
-        taken(1)
-        lose_leases()
-        ledger.take_back_expired()
+        killed_its_worker(1)
     assert (row(1).state, row(1).attempts) == ("deferred", ATTEMPTS_BEFORE_DEFERRED)
     assert row(1).not_before > utcnow() + timedelta(minutes=10)
     assert ledger.ready_to_finish() == []
     stored(2)
     assert ledger.ready_to_finish() == [sync_id]
+
+
+def test_the_longer_a_killmail_kills_its_workers_the_longer_it_waits_and_behind_all_others(user):
+    listed(user, [1])
+    for attempt in range(1, len(FETCH_BACKOFF) + 3):
+        killed_its_worker(1)
+        assert row(1).attempts == attempt
+        if attempt < ATTEMPTS_BEFORE_DEFERRED:
+            continue
+        expected = FETCH_BACKOFF[min(attempt, len(FETCH_BACKOFF)) - 1]
+        assert 0.7 * expected < row(1).not_before - utcnow() < 1.3 * expected
+        assert 2 * LAST_TURN <= row(1).turn < 3 * LAST_TURN
+        make_due(1)
+        assert taken(1).doubtful, "it shares what doubtful killmails may ask for"
+        ledger.give_back([1])
+        execute("UPDATE ledger SET state = 'pending' WHERE killmail_id = 1")
+
+
+def test_what_died_together_comes_back_apart(user, other):
+    """One of them kills its worker: the others must not be with it each time, or they would be given up as well."""
+    listed(user, range(1, 21))
+    for killmail_id in range(1, 21):
+        taken(killmail_id)
+    lose_leases()
+    assert ledger.take_back_expired() == 20
+    assert {row_state(id_) for id_ in range(1, 21)} == {"pending"}, "the first time is most often a restart"
+    for killmail_id in range(1, 21):
+        taken(killmail_id)
+    lose_leases()
+    assert ledger.take_back_expired() == 20
+    times = sorted(row(id_).not_before for id_ in range(1, 21))
+    assert times[-1] - times[0] > DEATHS_APART / 4
+    assert len(set(times)) > 10
+    assert times[-1] <= utcnow() + DEATHS_APART
+
+
+def test_where_only_one_process_works_a_killmail_that_kills_it_is_put_off_too(user):
+    """The process that starts again finds what the last one held."""
+    listed(user, [1, 2])
+    for attempt in range(1, ATTEMPTS_BEFORE_DEFERRED + 1):
+        make_due(1)
+        taken(1)
+        ledger.reset_unfinished()
+        assert (row(1).attempts, row(2).attempts, row_state(2)) == (attempt, 0, "pending")
+    assert row(1).turn >= 2 * LAST_TURN
+    assert row(1).not_before > utcnow() + timedelta(minutes=10)
 
 
 def test_what_failed_and_then_killed_a_worker_counts_together(user):
