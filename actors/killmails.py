@@ -15,7 +15,7 @@ from actors.syncs import finish_if_complete
 from esi.client import UnusableHash
 from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited, EsiStatus, EsiTransport
 from esi.rate_limit import KILLMAIL
-from events import KillmailStored, WaitsChanged, publish
+from events import KillmailStored, SyncChanged, publish
 from killmails import MalformedKillmail, hash_matches, parse_killmail
 from ledger.refusals import REFUSALS_ALLOWED
 
@@ -78,7 +78,9 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
     else:
         asked = error.retry_after if isinstance(error, EsiRateLimited) else None
         finish_if_complete(ledger.defer(held.claim, str(error), refused=refused, retry_after=asked))
-        publish(WaitsChanged())
+        # Where other killmails of a sync can be fetched, what comes of those is told, and this one with it.
+        for sync_id in ledger.waiting_for_retries(killmail_id):
+            publish(SyncChanged(sync_id))
         if refused:
             _count_refusal(killmail_id)
         if held.permit.is_probe:
@@ -93,6 +95,7 @@ def _count_refusal(killmail_id: int) -> None:
             "sync %s: ESI refused %s of its killmails within a minute; its other %s go behind all other syncs'",
             put.sync_id, REFUSALS_ALLOWED, put.killmails,
         )  # fmt: skip
+        publish(SyncChanged(put.sync_id))
 
 
 def _asks_everybody(error: EsiError | MalformedKillmail) -> bool:

@@ -21,7 +21,15 @@ from ledger.dispatching import (
     upcoming,
 )
 from ledger.fetching import Claim, Settled, claim, defer, give_back, lease_ends, reject, release, settle
-from ledger.finishing import Finished, Progress, finalize, finish_unchanged, ready_to_finish, sync_progress
+from ledger.finishing import (
+    Finished,
+    Progress,
+    finalize,
+    finish_unchanged,
+    ready_to_finish,
+    sync_progress,
+    waiting_for_retries,
+)
 from ledger.hashes import try_other_hash
 from ledger.listing import (
     ClaimedSync,
@@ -121,4 +129,5 @@ __all__ = [
     "unlink",
     "upcoming",
     "wait_with_sync",
+    "waiting_for_retries",
 ]

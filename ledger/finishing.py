@@ -132,6 +132,20 @@ def sync_progress(sync_ids: Sequence[int]) -> dict[int, Progress]:
     }
 
 
+def waiting_for_retries(killmail_id: int) -> list[int]:
+    """Of the syncs that want this killmail, those that have none left but killmails that failed and are tried again."""
+    rows = execute(
+        """
+        SELECT s.id FROM sync_items i JOIN syncs s ON s.id = i.sync_id
+        WHERE i.killmail_id = ? AND s.state = 'FETCHING'
+          AND NOT EXISTS (SELECT 1 FROM sync_items o JOIN ledger l ON l.killmail_id = o.killmail_id
+                          WHERE o.sync_id = s.id AND l.state IN ('pending', 'sent', 'fetching'))
+        """,
+        (killmail_id,),
+    ).fetchall()
+    return [sync_id for (sync_id,) in rows]
+
+
 def finish_unchanged(sync: ClaimedSync, *, fresh_for: float, cooldown: timedelta) -> bool:
     """LISTING -> FINISHED at once, for a sync that found its list unchanged (304) and so wants nothing.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import events
 import runtime
 from actors.dispatching import REFUSED_OFTEN
 from actors.middleware import THIS_ADDRESS
@@ -113,3 +114,21 @@ def test_doubtful_killmails_wait_while_half_of_the_errors_are_used_and_are_woken
     later(61)
     tick()
     assert stored() == simulated.list_of(pilot)
+
+
+def test_killmails_that_fail_make_no_viewer_of_another_sync_look_again(simulated, crew, post, tick):
+    """Their own pilot is told once, when nothing else is left to fetch; an error burst is no news for all others."""
+    pilots = simulated.pilot(10), simulated.pilot(10)
+    simulated.fault("killmail", "status:500")
+    post.refuse("fetch_killmail")
+    asked = [ask(pilot).sync_id or 0 for pilot in pilots]
+    crew.drain()
+    post.mend()
+    told: list[object] = []
+    events.subscribe(told.append)
+    tick()
+    events.close()
+    assert {row.state for row in rows().values()} == {"deferred"}
+    assert sorted(told, key=repr) == [events.SyncChanged(sync_id) for sync_id in asked]
+    for sync_id in asked:
+        assert syncs.load([sync_id])[sync_id].waiting_for == "ESI did not give 10 killmails; trying again"
