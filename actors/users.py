@@ -13,6 +13,7 @@ import runtime
 import settings
 import tokens
 from actors.dispatching import dispatch_now
+from actors.list_failures import sentence
 from actors.middleware import discard_connection, stopping
 from actors.permits import permit_for
 from actors.queues import FIRST, SYNCS
@@ -235,10 +236,13 @@ class ListReader:
             finish_if_complete([self.sync.sync_id])
 
 
-def _wait(sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: bool = False) -> None:
+def _wait(
+    sync: ledger.ClaimedSync, until: datetime, reason: str, *, failed: bool = False, error: Exception | None = None
+) -> None:
+    """`reason` is for the pilot, `error` for the log."""
     if not ledger.wait_with_sync(sync, until, reason, failed=failed):
         return
-    logger.info("sync %s waits until %s: %s", sync.sync_id, until.strftime("%H:%M:%S"), reason)
+    logger.info("sync %s waits until %s: %s", sync.sync_id, until.strftime("%H:%M:%S"), error or reason)
     wake_syncs_for(until)
 
 
@@ -312,18 +316,18 @@ def _take_no_token(sync: ledger.ClaimedSync, error: tokens.TokenUnavailable) -> 
 def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
     """ESI's failure: wait where everybody has to, else try again with growing waits, and fail in the end."""
     if _concerns_everybody(error):
-        said = f"{ESI_ASKS_TO_WAIT} ({error})" if error.retry_after else str(error)
-        _wait(sync, utcnow() + _asked_to_wait(sync, error), said)
+        said = ESI_ASKS_TO_WAIT if error.retry_after else sentence(error)
+        _wait(sync, utcnow() + _asked_to_wait(sync, error), said, error=error)
         return
     # ESI's own check of a token may be what fails: only a fresh token that lacks the scope proves that it does.
     if isinstance(error, EsiUnauthorized | EsiForbidden):
         tokens.forget_access_token(sync.user_id)
     if sync.attempts >= len(LIST_BACKOFF):
-        _fail(sync, f"the killmail list could not be read: {error}")
+        _fail(sync, f"The killmail list could not be read: {sentence(error)}", error)
     else:
         asked = timedelta(seconds=error.retry_after or 0.0)
         wait = max(asked, backoff(LIST_BACKOFF, sync.attempts + 1))
-        _wait(sync, utcnow() + wait, f"the killmail list could not be read ({error}); trying again", failed=True)
+        _wait(sync, utcnow() + wait, f"{sentence(error)}; trying again", failed=True, error=error)
 
 
 def _concerns_everybody(error: EsiError) -> bool:
@@ -351,9 +355,11 @@ def _asked_to_wait(sync: ledger.ClaimedSync, error: EsiError) -> timedelta:
     return backoff(LIST_BACKOFF, 1)
 
 
-def _fail(sync: ledger.ClaimedSync, error: str, *, longest: timedelta | None = None) -> None:
-    """End the sync. `longest`: the most by which the user's next one is pushed out."""
+def _fail(
+    sync: ledger.ClaimedSync, said: str, error: Exception | None = None, *, longest: timedelta | None = None
+) -> None:
+    """End the sync. `said` is for the pilot, `error` for the log; `longest`: the most to the user's next one."""
     cooldown = timedelta(minutes=settings.current().sync_cooldown_minutes)
-    if ledger.fail_sync(sync.sync_id, error, lease=sync.lease, cooldown=cooldown, longest=longest):
-        logger.warning("sync %s of user %s failed: %s", sync.sync_id, sync.user_id, error)
+    if ledger.fail_sync(sync.sync_id, said, lease=sync.lease, cooldown=cooldown, longest=longest):
+        logger.warning("sync %s of user %s failed: %s", sync.sync_id, sync.user_id, error or said)
         publish(SyncFinished(sync.sync_id))

@@ -148,7 +148,7 @@ def error_of(answer: Answer, what: str) -> EsiError:
         return EsiUnauthorized(f"{what}: the access token is not accepted (401)", status=401)
     if status == 403:
         missing = "scope" in said
-        why = "the access token lacks the scope" if missing else "not allowed"
+        why = "ESI says that the access token lacks the scope" if missing else "not allowed"
         return EsiForbidden(f"{what}: {why} (403)", missing_scope=missing)
     if status == 404:
         return EsiNotFound(f"{what}: not found (404)", retry_after=wait, status=404)

@@ -152,7 +152,8 @@ def test_other_failures_are_tried_again_with_growing_waits_and_then_fail(simulat
     assert waits == sorted(waits)
     assert waits[0] < 10
     assert row.attempts == 4
-    assert "could not be read" in row.error
+    assert row.error.startswith("The killmail list could not be read: ESI ")
+    assert str(pilot.character_id) not in row.error, "the detail is for the log"
     assert pilot.user.last_sync_complete is False
 
 

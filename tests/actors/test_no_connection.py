@@ -57,7 +57,7 @@ def test_a_sync_tries_its_list_again(simulated, unreachable, crew):
 
     row = only_sync()
     assert (row.state, row.attempts) == (SyncState.LISTING, 1)
-    assert "no connection" in row.waiting_for
+    assert "ESI gave no usable answer" in row.waiting_for
     assert _spent() == ([], [])
 
 

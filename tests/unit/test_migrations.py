@@ -240,9 +240,7 @@ def test_no_row_holds_an_impossible_security_status(empty_db: Database, status: 
 
 
 def test_an_older_schema_is_told_what_to_run(empty_db: Database) -> None:
-    with pytest.raises(
-        migrations.SchemaError, match=r"older than this code: run `\S+ scripts/migrate\.py`"
-    ):
+    with pytest.raises(migrations.SchemaError, match=r"older than this code: run `\S+ scripts/migrate\.py`"):
         migrations.check()
 
 
