@@ -1,18 +1,23 @@
 """Every stored time that something waits for, and the repair of those that lie implausibly far ahead.
 
 A database clock that ran ahead and was set back leaves leases, waits and due times that end days or years from now. So
-does an edit by hand. The invariant: what waits for a time further ahead than its writers set it is due at the next
-tick. Each horizon below is derived from the constants that write the column. Gates, buckets, request slots and refresh
-slots (`esi/`) are read with the same check where they are kept.
+does an edit by hand. Each horizon below is derived from the constants that write the column.
+
+The invariants: what waits for a time further ahead than anything sets the column is due after the next tick, where an
+index finds it. What no index finds, and what is too far ahead only for so few failures as it had, is due within the
+hour, or after the next tick if that finds anything else. What a tick costs while there is nothing to do does not depend
+on how many rows wait. Gates, buckets, request slots and refresh slots (`esi/`) are read with the same check where they
+are kept.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import periodic_runs
 from clock import CLOCKS_APART
 from database import execute, utcnow
 from esi.answers import MAX_FRESH_FOR
@@ -23,6 +28,11 @@ from tokens.access import LEASE as REFRESH_LEASE
 
 logger = logging.getLogger(__name__)
 
+#: Time between two looks at what a tick has no index for.
+HOURLY = timedelta(hours=1)
+_TURN = "implausible deadlines"
+#: Syncs that are to be listed, in the words of the indexes on what they wait for; no other sync waits for a time.
+_LISTS = "state IN ('QUEUED', 'LISTING')"
 #: `ledger.rules.backoff` spreads a wait by this factor at most.
 SPREAD = 1.2
 #: The longest that ESI's Retry-After, or a gate, makes anything wait; the margin of everything that waits for ESI.
@@ -56,18 +66,17 @@ class Deadline:
 
 
 def deadlines(cooldown: timedelta) -> list[Deadline]:
-    """Those that an index finds, or that stand in a table of a few rows. `cooldown`: SYNC_COOLDOWN_MINUTES."""
-    claimed, active = "state IN ('sent', 'fetching')", "finished_at IS NULL"
-    failures = "next_sync_at IS NOT NULL AND consecutive_failures"
+    """For each tick: those that an index finds, or that stand in a table of a few rows. `cooldown`:
+    SYNC_COOLDOWN_MINUTES."""
     return [
-        Deadline("ledger", "claimed_until", max(FETCH_LEASE, SENT_LEASE), claimed),
-        *_after_failures("ledger", "not_before", "state = 'deferred' AND attempts", FETCH_BACKOFF),
-        Deadline("syncs", "claimed_until", LIST_LEASE, active),
+        Deadline("ledger", "claimed_until", max(FETCH_LEASE, SENT_LEASE), "state IN ('sent', 'fetching')"),
+        Deadline("ledger", "not_before", _after(FETCH_BACKOFF[-1]), "state = 'deferred'"),
+        Deadline("syncs", "claimed_until", LIST_LEASE, f"{_LISTS} AND claimed_until IS NOT NULL"),
         # A gate's hour, a bucket's window, and the list's freshness may follow one another.
-        Deadline("syncs", "waiting_until", 3 * ESI_WAIT, active),
+        Deadline("syncs", "waiting_until", 3 * ESI_WAIT, f"{_LISTS} AND waiting_until IS NOT NULL"),
         # Cleared: the tick sends another message.
-        Deadline("syncs", "sent_at", timedelta(), active, clear=True),
-        *_after_failures("users", "next_sync_at", failures, FAILED_SYNC_BACKOFF, cooldown),
+        Deadline("syncs", "sent_at", timedelta(), f"{_LISTS} AND sent_at IS NOT NULL", clear=True),
+        Deadline("users", "next_sync_at", _after(FAILED_SYNC_BACKOFF[-1], cooldown), "next_sync_at IS NOT NULL"),
         Deadline("users", "refresh_claimed_until", REFRESH_LEASE, "refresh_claimed_until IS NOT NULL", clear=True),
         Deadline("users", "recheck_at", DAY, "recheck_at IS NOT NULL"),
         Deadline("users", "sold_at", timedelta(), "sold_at IS NOT NULL"),  # the deletion counts from there
@@ -87,7 +96,7 @@ def deadlines(cooldown: timedelta) -> list[Deadline]:
     ]
 
 
-#: No index finds these. A clock that was set back has left others, too: they are looked at when one of those is found.
+#: No index finds these.
 UNINDEXED = (
     Deadline("users", "list_fresh_until", timedelta(seconds=MAX_FRESH_FOR), clear=True),
     Deadline("recent_unlinks", "fresh_until", timedelta(seconds=MAX_FRESH_FOR), clear=True),
@@ -96,18 +105,28 @@ UNINDEXED = (
 )
 
 
+def hourly_deadlines(cooldown: timedelta) -> list[Deadline]:
+    """For each hour: those that are looked for among all that waits, or among all rows."""
+    failed_syncs = "next_sync_at IS NOT NULL AND consecutive_failures"
+    return [
+        *_by_failures("ledger", "not_before", "state = 'deferred' AND attempts", FETCH_BACKOFF),
+        *_by_failures("users", "next_sync_at", failed_syncs, FAILED_SYNC_BACKOFF, cooldown),
+        *UNINDEXED,
+    ]
+
+
 def expire_implausible_deadlines(cooldown: timedelta = timedelta()) -> dict[str, int]:
     """End what lies implausibly far ahead, and log one line. Returns how many by `table.column`; usually none.
 
-    One statement that reads, while there is nothing to do: an update would take SQLite's only lock.
+    Two statements that read, while there is nothing to do: an update would take SQLite's only lock. A clock that was
+    set back has left more than what is found first: all is looked at then.
     """
     now = utcnow()
     found: dict[str, int] = {}
-    known = deadlines(cooldown)
-    looks = ", ".join(f"EXISTS (SELECT 1 FROM {each.table} WHERE {_is_far(each)})" for each in known)
-    [flags] = execute(f"SELECT {looks}", [each.far(now) for each in known]).fetchall()
-    suspects = [each for each, is_found in zip(known, flags, strict=True) if is_found]
-    for each in [*suspects, *(UNINDEXED if suspects else ())]:
+    suspects = _suspects(deadlines(cooldown), now)
+    if suspects or periodic_runs.begin(_TURN, HOURLY):
+        suspects += _suspects(hourly_deadlines(cooldown), now)
+    for each in suspects:
         to = None if each.clear else now
         sql = f"UPDATE {each.table} SET {each.column} = ? WHERE {_is_far(each)}"
         count = int(execute(sql, (to, each.far(now))).rowcount)
@@ -122,13 +141,27 @@ def expire_implausible_deadlines(cooldown: timedelta = timedelta()) -> dict[str,
     return found
 
 
-def _after_failures(
+def _suspects(known: Sequence[Deadline], now: datetime) -> list[Deadline]:
+    """Those that some row lies beyond, in one statement."""
+    looks = ", ".join(f"EXISTS (SELECT 1 FROM {each.table} WHERE {_is_far(each)})" for each in known)
+    [flags] = execute(f"SELECT {looks}", [each.far(now) for each in known]).fetchall()
+    return [each for each, is_found in zip(known, flags, strict=True) if is_found]
+
+
+def _by_failures(
     table: str, column: str, counted: str, steps: tuple[timedelta, ...], least: timedelta = timedelta()
-) -> Iterator[Deadline]:
-    """One for each number of failures in a row: after none or one, the wait after eight is implausible."""
-    for failures, step in enumerate(steps, start=1):
-        compare = "<=" if failures == 1 else ">=" if failures == len(steps) else "="
-        yield Deadline(table, column, max(step * SPREAD, least) + ESI_WAIT, f"{counted} {compare} {failures}")
+) -> list[Deadline]:
+    """One for each number of failures in a row but the largest, whose wait is the longest there is: after none or one,
+    the wait after eight is implausible."""
+    return [
+        Deadline(table, column, _after(step, least), f"{counted} {'<=' if failures == 1 else '='} {failures}")
+        for failures, step in enumerate(steps[:-1], start=1)
+    ]
+
+
+def _after(step: timedelta, least: timedelta = timedelta()) -> timedelta:
+    """The horizon of a wait after failures, as `ledger.rules.backoff` sets it; it is never below `least`."""
+    return max(step * SPREAD, least) + ESI_WAIT
 
 
 def _is_far(deadline: Deadline) -> str:

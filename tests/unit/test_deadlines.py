@@ -15,10 +15,21 @@ import actors.dispatching
 import actors.names
 import actors.solar_systems
 import ledger
+import periodic_runs
 import prices
-from database import as_datetime, execute, utcnow
-from deadlines import DAY, NAME_RETRY, UNINDEXED, WAKE, Deadline, deadlines, expire_implausible_deadlines
-from ledger.rules import FAILED_SYNC_BACKOFF
+from database import as_datetime, db, execute, utcnow
+from deadlines import (
+    DAY,
+    HOURLY,
+    NAME_RETRY,
+    UNINDEXED,
+    WAKE,
+    Deadline,
+    deadlines,
+    expire_implausible_deadlines,
+    hourly_deadlines,
+)
+from ledger.rules import FAILED_SYNC_BACKOFF, FETCH_BACKOFF
 from models import (
     TABLES,
     Fetch,
@@ -49,6 +60,8 @@ from tests.unit.ledger.world import (
 )
 
 COOLDOWN = timedelta(minutes=15)
+#: Of `periodic_runs`: the look at what a tick has no index for.
+TURN = "implausible deadlines"
 #: Times that say when something was, and that nothing waits for.
 PAST = {
     *("users.expires_at", "users.last_killmail_sync_at", "users.created_at", "users.list_changed_at"),
@@ -67,7 +80,13 @@ PAST = {
 
 @pytest.fixture(autouse=True)
 def _connected(any_db: Database) -> Iterator[None]:
+    """This hour's look is over: what a test finds, a tick finds."""
+    assert periodic_runs.begin(TURN, HOURLY)
     yield
+
+
+def an_hour_later() -> None:
+    periodic_runs.put_off(TURN, -timedelta(seconds=1))
 
 
 @pytest.fixture
@@ -96,12 +115,16 @@ def meet(deadline: Deadline) -> None:
 
 
 def put(deadline: Deadline, value: datetime) -> None:
-    where = "WHERE name = 'dispatch'" if deadline.table == "locks" else ""
+    where = WHERE.get(deadline.table, "")
     execute(f"UPDATE {deadline.table} SET {deadline.column} = ? {where}", (value,))
 
 
+#: Of the table's one row that the tests change.
+WHERE = {"locks": "WHERE name = 'dispatch'", "periodic_runs": "WHERE name = 'count'"}
+
+
 def value_of(deadline: Deadline) -> datetime | None:
-    where = "WHERE name = 'dispatch'" if deadline.table == "locks" else ""
+    where = WHERE.get(deadline.table, "")
     [value] = execute(f"SELECT {deadline.column} FROM {deadline.table} {where}").fetchone()
     return None if value is None else as_datetime(value)
 
@@ -125,6 +148,27 @@ def test_what_lies_beyond_the_horizon_is_over_and_what_lies_within_is_kept(deadl
     assert ended is None if deadline.clear else ended is not None and ended <= utcnow()
 
 
+@pytest.mark.parametrize("deadline", hourly_deadlines(COOLDOWN), ids=name_of)
+@pytest.mark.usefixtures("world")
+def test_what_a_tick_has_no_index_for_is_over_within_the_hour(deadline: Deadline) -> None:
+    meet(deadline)
+    within = deadline.far(utcnow()) - timedelta(seconds=10)
+    put(deadline, within)
+    an_hour_later()
+    assert expire_implausible_deadlines(COOLDOWN) == {}
+    assert value_of(deadline) == within
+
+    beyond = deadline.far(utcnow()) + timedelta(minutes=1)
+    put(deadline, beyond)
+    assert expire_implausible_deadlines(COOLDOWN) == {}
+    assert value_of(deadline) == beyond
+
+    an_hour_later()
+    assert expire_implausible_deadlines(COOLDOWN) == {deadline.name: 1}
+    ended = value_of(deadline)
+    assert ended is None if deadline.clear else ended is not None and ended <= utcnow()
+
+
 @pytest.mark.parametrize("deadline", UNINDEXED, ids=name_of)
 @pytest.mark.usefixtures("world")
 def test_what_no_index_finds_is_looked_at_when_something_else_was_found(deadline: Deadline) -> None:
@@ -141,7 +185,7 @@ def test_every_stored_time_is_a_deadline_or_says_when_something_was() -> None:
         for field in model._meta.sorted_fields
         if isinstance(field, DateTimeField)
     }
-    watched = {deadline.name for deadline in (*deadlines(COOLDOWN), *UNINDEXED)}
+    watched = {deadline.name for deadline in (*deadlines(COOLDOWN), *hourly_deadlines(COOLDOWN))}
     assert (times, watched & PAST) == (watched | PAST, set())
 
 
@@ -151,7 +195,7 @@ def test_no_horizon_is_nearer_than_what_the_writers_set() -> None:
     assert actors.dispatching.FARTHEST_WAKE <= WAKE
 
 
-def test_while_there_is_nothing_to_do_it_is_one_statement_and_no_write(any_db: Any) -> None:
+def test_while_there_is_nothing_to_do_it_reads_twice_and_writes_nothing(any_db: Any) -> None:
     seen: list[str] = []
 
     def note(query: Any) -> None:
@@ -160,7 +204,56 @@ def test_while_there_is_nothing_to_do_it_is_one_statement_and_no_write(any_db: A
     any_db.query_hooks.append(note)
     assert expire_implausible_deadlines(COOLDOWN) == {}
     any_db.query_hooks.remove(note)
-    assert [statement.split()[0] for statement in seen] == ["SELECT"]
+    assert [statement.split()[0] for statement in seen] == ["SELECT", "SELECT"]
+
+
+@pytest.mark.parametrize("any_db_url", ["sqlite"], indirect=True)
+def test_what_a_tick_costs_does_not_grow_with_what_waits(any_db: Any) -> None:
+    """In steps of SQLite's machine: Given killmails that failed often, users whose syncs failed often, and syncs that
+    wait, all of them for as long as they may, Then a hundred times as many cost the same."""
+    costs = []
+    for number in (10, 1_000):
+        wait_properly(number)
+        assert expire_implausible_deadlines(COOLDOWN) == {}
+        costs.append(sqlite_steps(any_db))
+    assert costs[1] < 1.5 * costs[0]
+
+
+def wait_properly(number: int) -> None:
+    """So many more of each, which wait for what their failures ask for."""
+    now = utcnow()
+    with db.atomic():
+        Fetch.insert_many(
+            {
+                "killmail_id": 1_000_000 * number + each,
+                "killmail_hash": "0" * 40,
+                "priority": 3,
+                "state": "deferred",
+                "attempts": 8,
+                "not_before": now + FETCH_BACKOFF[-1],
+            }
+            for each in range(number)
+        ).execute()
+        for _ in range(number):
+            user = make_user(consecutive_failures=5, next_sync_at=now + FAILED_SYNC_BACKOFF[-1])
+            Sync.create(
+                user=user, trigger="SCHEDULE", priority=3, sent_at=now, waiting_until=now + timedelta(minutes=30)
+            )
+    execute("ANALYZE")
+
+
+def sqlite_steps(any_db: Any) -> int:
+    """What a look takes, in hundreds of instructions."""
+    steps: list[None] = []
+
+    def count() -> None:
+        steps.append(None)
+
+    connection = any_db.connection()
+    connection.set_progress_handler(count, 100)
+    expire_implausible_deadlines(COOLDOWN)
+    connection.set_progress_handler(None, 0)
+    return 1 + len(steps)
 
 
 def test_a_clock_that_was_set_back_by_two_days_pauses_nobody_for_two_days() -> None:
