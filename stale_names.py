@@ -41,8 +41,16 @@ class Batch:
 
 
 def is_due() -> bool:
-    """Whether the caller is to send the hourly request. Takes the turn; without stale names there is nothing to do."""
-    return periodic_runs.begin(_TURN, INTERVAL) and bool(batch().ids)
+    """Whether the caller is to send the hourly request. Takes the turn.
+
+    Where the turn finds no stale name there is nothing to ask, and the next one goes on behind the pilots looked at.
+    """
+    if not periodic_runs.begin(_TURN, INTERVAL):
+        return False
+    found = batch()
+    if not found.ids:
+        periodic_runs.move_to(_TURN, found.position)
+    return bool(found.ids)
 
 
 def batch() -> Batch:

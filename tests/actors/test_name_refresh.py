@@ -143,6 +143,22 @@ def test_turns_go_on_behind_the_pilots_looked_at(simulated, monkeypatch, crew):
     assert found == [frozenset(ids[:2]), frozenset(ids[2:]), frozenset()]
 
 
+def test_turns_go_on_behind_pilots_whose_names_are_fresh(simulated, monkeypatch, crew):
+    """Given more pilots with fresh names than a turn looks at, and no name that is shown, When turns come, Then the
+    renamed pilot behind them is reached."""
+    for _ in range(6):
+        fresh = simulated.pilot()
+        Name.create(id=fresh.character_id, name="Fresh", category="character", force_insert=True)
+    last = simulated.pilot()
+    User.update(created_at=utcnow() - OLD).where(User.id == last.user_id).execute()
+    _rename(simulated, last.character_id, "Renamed Pilot")
+    monkeypatch.setattr(stale_names, "PILOTS_LOOKED_AT", 3)
+    for turn in range(3):
+        assert User.get_by_id(last.user_id).character_name != "Renamed Pilot", f"before turn {turn}"
+        _turn(crew)
+    assert User.get_by_id(last.user_id).character_name == "Renamed Pilot"
+
+
 def test_two_processes_take_one_turn(simulated, sync, post, crew):
     sync(simulated.pilot(3))
     _age_names()
