@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: A wake-up further ahead than this is left to the tick.
 FARTHEST_WAKE = timedelta(minutes=20)
-#: What a sync waits for whose killmails ESI keeps refusing.
-REFUSED_OFTEN = "ESI refuses many of these killmails; the rest are requested slowly"
+#: What a sync waits for of whose killmails only such are left that ESI is likely to refuse.
+REFUSED = "ESI refuses killmails; those that it refused, and the rest of a list of many such, are requested slowly"
 #: In embedded mode no more is out than the threads can hold: what they have in hand cannot be overtaken.
 EMBEDDED_THREADS = 8
 
@@ -53,8 +53,9 @@ def dispatch_now() -> int:
     if interactive.probe and _status_goes_first():
         return 0
     allowed = ledger.Allowed(
-        interactive.requests, background.requests, probe=interactive.probe, doubtful=interactive.doubtful
-    )
+        interactive.requests, background.requests, probe=interactive.probe,
+        doubtful=interactive.doubtful, behind=interactive.behind,
+    )  # fmt: skip
     outgoing = ledger.dispatch(allowed, window())
     sent = _send(outgoing)
     wakes = _tell_waits(
@@ -131,7 +132,7 @@ def _tell_waits(blocked: dict[str, waits.Wait | None]) -> list[datetime | None]:
 
 def _doubtful_blocked_until(interactive: Allowance) -> waits.Wait | None:
     """When killmails that ESI is likely to refuse may be requested again, if not now and any killmail is left."""
-    if interactive.doubtful_at is None:
+    if interactive.behind_at is None:
         return None
     anything = ledger.has_pending(interactive=True) or ledger.has_pending(interactive=False)
-    return waits.Wait(from_epoch(interactive.doubtful_at), REFUSED_OFTEN) if anything else None
+    return waits.Wait(from_epoch(interactive.behind_at), REFUSED) if anything else None

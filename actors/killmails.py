@@ -90,10 +90,11 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
 
 
 def _count_refusal(killmail_id: int) -> None:
-    for put in ledger.count_refusal(killmail_id):
+    allowed = 1 if runtime.limiter().is_short_of_errors() else REFUSALS_ALLOWED
+    for put in ledger.count_refusal(killmail_id, allowed=allowed):
         logger.warning(
-            "sync %s: ESI refused %s of its killmails within a minute; its other %s go behind all other syncs'",
-            put.sync_id, REFUSALS_ALLOWED, put.killmails,
+            "sync %s: ESI refused %s or more of its killmails within a minute; its other %s go behind all other syncs'",
+            put.sync_id, allowed, put.killmails,
         )  # fmt: skip
         publish(SyncChanged(put.sync_id))
 

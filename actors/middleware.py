@@ -26,7 +26,7 @@ from actors.queues import KILLMAILS, MAINTENANCE, MAINTENANCE_PRIORITY, NAMES, N
 from database import UNAVAILABLE_ERRORS, add_connections, db, from_epoch, keep_connected
 from esi.errors import EsiTransport
 from esi.limiter import Closed, RequestPermit
-from esi.rate_limit import RateGroup
+from esi.rate_limit import Doubt, RateGroup
 from esi.rate_store import SLOTS
 from killmails import INT64_MAX
 from ledger.rules import INTERACTIVE_PRIORITY
@@ -237,7 +237,7 @@ class FetchClaims(Middleware):
                 background=background,
                 failed_before=claim.attempts > 0,
                 subject=claim.killmail_id,
-                doubtful=claim.doubtful,
+                doubt=_doubt_about(claim),
             )
         except Closed as closed:
             ledger.release(claim)
@@ -319,3 +319,9 @@ def _killmail_id(message: dramatiq.MessageProxy) -> int:
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0][:200]
+
+
+def _doubt_about(claim: ledger.Claim) -> Doubt:
+    if claim.put_behind:
+        return Doubt.MUCH
+    return Doubt.SOME if claim.refusals else Doubt.NONE

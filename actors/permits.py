@@ -8,7 +8,7 @@ from __future__ import annotations
 import runtime
 from esi.errors import EsiTransport
 from esi.limiter import Closed, RequestPermit
-from esi.rate_limit import RateGroup
+from esi.rate_limit import Doubt, RateGroup
 
 
 def permit_for(
@@ -19,11 +19,11 @@ def permit_for(
     failed_before: bool = False,
     conditional: bool = False,
     subject: int | None = None,
-    doubtful: bool = False,
+    doubt: Doubt = Doubt.NONE,
 ) -> RequestPermit:
     """A permit for a request that is to be made at once, by a connection of this thread that is open.
 
-    `failed_before`, `conditional`, `subject`, `doubtful`: see `Limiter.acquire`.
+    `failed_before`, `conditional`, `subject`, `doubt`: see `Limiter.acquire`.
 
     Raises Closed, and EsiTransport where ESI cannot be reached: then nothing is spent, neither slot nor tokens. A few
     in a row close the road, and where it is closed it is Closed: what is not there in a downtime is nobody's failure.
@@ -43,5 +43,5 @@ def permit_for(
         failed_before=failed_before,
         conditional=conditional,
         subject=subject,
-        doubtful=doubtful,
+        doubt=doubt,
     )

@@ -32,7 +32,7 @@ from esi.errors import (
     EsiUnauthorized,
 )
 from esi.limiter import Closed
-from esi.rate_limit import CHAR_KILLMAIL, ERRORS
+from esi.rate_limit import CHAR_KILLMAIL, ERRORS, Doubt
 from esi.roads import DOWNTIME, ERROR_LIMIT
 from events import SyncChanged, SyncFinished, publish
 from ledger.reading import Page, Reading, etag_is_trusted
@@ -162,7 +162,10 @@ class ListReader:
             conditional = False
         etag = self.user.list_etag if conditional else None
         # One reader a character: nobody spends from this bucket while the answer is on its way.
-        permit = permit_for(CHAR_KILLMAIL, str(character_id), background=background, conditional=etag is not None)
+        doubt = Doubt.SOME if self.sync.attempts else Doubt.NONE
+        permit = permit_for(
+            CHAR_KILLMAIL, str(character_id), background=background, conditional=etag is not None, doubt=doubt
+        )
         return runtime.esi().recent_killmails(character_id, access_token, self.sync.page, permit, etag)
 
     def _access_token(self) -> str:

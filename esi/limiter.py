@@ -19,13 +19,12 @@ from esi import rate_store
 from esi.bucket_states import GroupState, Overview, why_closed
 from esi.charges import Spent
 from esi.permit import RequestPermit, Reservation, count_downtime, give_back, stay_down
-from esi.rate_limit import Bucket, RateGroup, cost_of, reserve_of
+from esi.rate_limit import ERRORS, Bucket, Doubt, RateGroup, cost_of, reserve_of
 from esi.rate_store import View
 from esi.roads import (
     CROWDED,
     DOWNTIME,
     DOWNTIME_FAILURES,
-    ERRORS_RESERVED,
     FIRST_PROBE_SECONDS,
     Closed,
     ClosingLog,
@@ -67,15 +66,16 @@ WORTH_DOUBTING = 5
 class Allowance:
     """How many requests may still be made now. With none, `reopens_at` (seconds since the epoch) and `reason` say
     when and why; both are None otherwise. `probe`: ESI was found down, and the one request finds out whether it is
-    still. `doubtful`: how many of the requests may be ones that ESI is likely to refuse; with none of these,
-    `doubtful_at` says when a few may be made again."""
+    still. `doubtful`: how many of the requests may be ones that ESI has refused before; `behind`: how many of those may
+    be ones that it refuses often. With none of the latter, `behind_at` says when a few may be made again."""
 
     requests: int
     reopens_at: float | None
     reason: str | None
     probe: bool = False
-    doubtful: int = ERRORS_RESERVED
-    doubtful_at: float | None = None
+    doubtful: int = ERRORS.allowance - Doubt.SOME
+    behind: int = ERRORS.allowance - Doubt.MUCH
+    behind_at: float | None = None
 
 
 class Limiter:
@@ -99,15 +99,14 @@ class Limiter:
         failed_before: bool = False,
         conditional: bool = False,
         subject: int | None = None,
-        doubtful: bool = False,
+        doubt: Doubt = Doubt.NONE,
     ) -> RequestPermit:
         """A permit for one request of `owner` (a character's id, or one name for this address), to be sent now.
 
         `failed_before`: the same request has failed already, which may be its own fault and not ESI's. `conditional`:
         it is likely to be answered 304, whose price is reserved; only for a bucket that no other request uses until
         then, because what another answer costs more is counted only when it has come. `subject`: the id that a refusal
-        of this request concerns, where it is not the owner: a killmail's. `doubtful`: ESI is likely to refuse it; it
-        is sent only while more than half of our errors are left.
+        of this request concerns, where it is not the owner: a killmail's. `doubt`: how likely ESI is to refuse it.
 
         Sleeps until its slot, HORIZON_SECONDS at most. Raises Closed where it would have to wait for longer. Must not
         be called within a transaction: its locks would hold up every other process while this one sleeps.
@@ -118,7 +117,7 @@ class Limiter:
         cost = cost_of(304) if conditional else group.cost
         if subject is None and group.per_owner and owner.isdecimal():
             subject = int(owner)
-        reserved = self._reserve(group, _key(group, owner), background, cost, doubtful)
+        reserved = self._reserve(group, _key(group, owner), background, cost, doubt)
         reserved = replace(reserved, failed_before=failed_before, subject=subject)
         try:
             slot_at = self._await_slot(deadline)
@@ -131,7 +130,7 @@ class Limiter:
     def allowance(self, group: RateGroup, owner: str, *, background: bool, upcoming: int = 0) -> Allowance:
         """How many requests may be made now after the `upcoming` ones that are on their way. Reserves nothing."""
         view = rate_store.read(_key(group, owner), self._clock)
-        closed = closed_gate(view, group)
+        closed = closed_gate(view, group, background=background)
         if closed is not None:
             return Allowance(0, closed.until, closed.reason)
         probe = is_down(view.gates.get(DOWNTIME))
@@ -143,15 +142,21 @@ class Limiter:
         reserve = reserve_of(left.allowance, background=background)
         requests = (left.remaining(view.now) - reserve) // group.cost
         if requests > 0 and not left.is_closed(view.now):
-            errors = max(0, view.errors.remaining(view.now) - ERRORS_RESERVED)
-            again = None if errors else view.errors.reopens_at(view.now, WORTH_DOUBTING, ERRORS_RESERVED)
-            return Allowance(1 if probe or left.on_trial else requests, None, None, probe, errors, again)
+            errors = view.errors.remaining(view.now)
+            doubtful, behind = max(0, errors - Doubt.SOME), max(0, errors - Doubt.MUCH)
+            again = None if behind else view.errors.reopens_at(view.now, WORTH_DOUBTING, Doubt.MUCH)
+            return Allowance(1 if probe or left.on_trial else requests, None, None, probe, doubtful, behind, again)
         worth_waking = max(group.cost, left.allowance // WORTH_WAKING)
         return Allowance(0, left.reopens_at(view.now, worth_waking, reserve), why_closed(left, view.now))
 
     def is_down(self) -> bool:
         """Whether ESI was found down, and nothing has succeeded since."""
         return is_down(rate_store.read("", self._clock).gates.get(DOWNTIME))
+
+    def is_short_of_errors(self) -> bool:
+        """Whether so many errors came within a minute that what ESI is likely to refuse has to wait."""
+        view = rate_store.read("", self._clock)
+        return not view.errors.allows(view.now, ERRORS.cost, Doubt.SOME)
 
     def is_status_due(self) -> bool:
         """Whether ESI was found down, the pause before the next look is over, and `/status` is to have it.
@@ -190,29 +195,29 @@ class Limiter:
         """The state of every group's buckets, and every gate that is closed, for operators."""
         return self._overview.read()
 
-    def _reserve(self, group: RateGroup, key: str, background: bool, cost: int, doubtful: bool) -> Reservation:
+    def _reserve(self, group: RateGroup, key: str, background: bool, cost: int, doubt: Doubt) -> Reservation:
         for _ in range(UNLOCKED_TRIES):
             with self._turn:
-                reserved = self._try_to_reserve(group, key, background, cost, doubtful)
+                reserved = self._try_to_reserve(group, key, background, cost, doubt)
             if reserved is not None:
                 return reserved
         # Many want the same row: take turns.
         with rate_store.transaction():
             rate_store.lock_bucket(key)
-            reserved = self._try_to_reserve(group, key, background, cost, doubtful)
+            reserved = self._try_to_reserve(group, key, background, cost, doubt)
         if reserved is None:
             raise Closed(self._clock.now() + self._interval, CROWDED, key)
         return reserved
 
     def _try_to_reserve(
-        self, group: RateGroup, key: str, background: bool, cost: int, doubtful: bool
+        self, group: RateGroup, key: str, background: bool, cost: int, doubt: Doubt
     ) -> Reservation | None:
         """None if somebody else changed something meanwhile. Raises Closed."""
         view = rate_store.read(key, self._clock)
         if group.bucketed and view.bucket is None:
             rate_store.create_bucket(key, group)
             return None
-        self._refuse(view, group, key, background, doubtful)
+        self._refuse(view, group, key, background, doubt)
         spent = None
         if view.bucket is not None:
             spent = _spend(view.bucket, view, cost)
@@ -225,9 +230,9 @@ class Limiter:
             return None
         return reserved
 
-    def _refuse(self, view: View, group: RateGroup, key: str, background: bool, doubtful: bool) -> None:
+    def _refuse(self, view: View, group: RateGroup, key: str, background: bool, doubt: Doubt) -> None:
         """Raise Closed unless every road is open."""
-        closed = closed_gate(view, group, doubtful=doubtful)
+        closed = closed_gate(view, group, background=background, doubt=doubt)
         if closed is not None:
             raise closed
         bucket = view.bucket

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from itertools import accumulate
 
 from esi.rate_headers import RateHeaders, parse_rate_headers
@@ -70,6 +71,20 @@ STATUS = RateGroup("status", 600, 900)
 #: Our own count of errors of all routes, in the shape of a bucket. ESI bears 100 a minute, in windows of its own; what
 #: is on its way when this one is empty, and others at this address, have the rest.
 ERRORS = RateGroup("errors", 60, 60, 1)
+
+
+class Doubt(IntEnum):
+    """How likely ESI is to refuse a request. The value: how many of our errors a minute it leaves to the others.
+
+    What is refused often leaves more than names do (`roads.ERRORS_RESERVED`), or it would keep them from ever being
+    known; what was refused once is asked for again though somebody else's killmails are refused often.
+    """
+
+    NONE = 0
+    SOME = ERRORS.allowance // 2
+    MUCH = ERRORS.allowance * 3 // 4
+
+
 #: Names, characters, prices: nothing but the legacy error limit.
 UNBUCKETED = RateGroup("unbucketed", 0, 0, 0)
 

@@ -12,7 +12,7 @@ import math
 import threading
 from datetime import UTC, datetime
 
-from esi.rate_limit import ERRORS, RateGroup, back_off
+from esi.rate_limit import ERRORS, Doubt, RateGroup, back_off
 from esi.rate_store import Gate, View
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,10 @@ OUR_ERRORS = "ESI gave so many errors that asking on could reach its error limit
 TOLD_TO_WAIT = "ESI asks us to wait"
 CROWDED = "other requests to ESI go first"
 
-#: Errors a minute that are kept for requests that are not expected to fail.
+#: Errors a minute that names, prices and the like leave to killmails and their lists.
 ERRORS_RESERVED = ERRORS.allowance // 2
+#: Errors a minute that background leaves to those for whom a pilot waits.
+ERRORS_OF_INTERACTIVE = ERRORS.allowance // 4
 #: Seconds after its time within which a gate or bucket that is closed again was never open.
 STILL_CLOSED_SECONDS = 60.0
 #: Closings that are forgotten with one permit, so that none of them is held up by a thousand.
@@ -58,15 +60,12 @@ class Closed(Exception):
         self.road = road
 
 
-def closed_gate(view: View, group: RateGroup, *, doubtful: bool = False) -> Closed | None:
-    """The gate that keeps the group's requests back longest, or None where none does.
-
-    `doubtful`: ESI is likely to refuse the request. Half of the errors we allow ourselves are for those.
-    """
+def closed_gate(view: View, group: RateGroup, *, background: bool = False, doubt: Doubt = Doubt.NONE) -> Closed | None:
+    """The gate that keeps the group's requests back longest, or None where none does. `doubt`: about the request."""
     on_the_way = ((name, view.gates.get(name)) for name in (DOWNTIME, ERROR_LIMIT, group.name))
     closed = [(gate, name) for name, gate in on_the_way if gate is not None and gate.closed_until > view.now]
     # Killmails and their lists continue where names have met too many unknown ids, or killmails too many refusals.
-    reserve = 0 if group.bucketed and not doubtful else ERRORS_RESERVED
+    reserve = max(doubt, 0 if group.bucketed else ERRORS_RESERVED, ERRORS_OF_INTERACTIVE if background else 0)
     if not view.errors.allows(view.now, ERRORS.cost, reserve):
         closed.append((Gate(view.errors.reopens_at(view.now, ERRORS.cost, reserve), OUR_ERRORS, 0), ERRORS.name))
     if not closed:

@@ -14,7 +14,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from database import as_datetime, db, execute, lock_clause, utcnow
-from ledger.rules import BACKGROUND_PLACE, DOUBTFUL, INTERACTIVE_PRIORITY, OLDEST_PLACE, ROUND, SENT_LEASE
+from ledger.rules import (
+    BACKGROUND_PLACE,
+    DOUBTFUL,
+    INTERACTIVE_PRIORITY,
+    LAST_TURN,
+    OLDEST_PLACE,
+    ROUND,
+    SENT_LEASE,
+)
 
 #: Further ahead than this, the tick is soon enough.
 SOON = timedelta(seconds=90)
@@ -39,13 +47,15 @@ class Allowed:
     """How many requests may be made now: by anyone, and by background work. From the limiter, at one moment.
 
     `probe`: one request, which finds out whether ESI is up again. `doubtful`: how many of the requests may be ones that
-    ESI is likely to refuse; those that are out are not subtracted yet.
+    ESI is likely to refuse, and `behind`: how many of those may be of syncs that it refuses often (`refusals.py`); what
+    is out is not subtracted yet.
     """
 
     interactive: int
     background: int
     probe: bool = False
     doubtful: int = sys.maxsize
+    behind: int = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,17 @@ class _Out:
 
 
 @dataclass(frozen=True, slots=True)
+class _Doubtful:
+    """How many rows may go that ESI is likely to refuse (`count`), and how many of them are of a sync put behind."""
+
+    count: int
+    behind: int
+
+    def without(self, gone: int) -> _Doubtful:
+        return _Doubtful(max(0, self.count - gone), max(0, self.behind - gone))
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     killmail_id: int
     priority: int
@@ -95,7 +116,7 @@ def dispatch(allowed: Allowed, window: int) -> list[Outgoing]:
         counted = execute(f"SELECT sent FROM locks WHERE name = 'dispatch' {lock_clause()}").fetchone()
         _promote_due()
         out = _count_out()
-        doubtful = max(0, allowed.doubtful - out.doubtful)
+        doubtful = _Doubtful(allowed.doubtful, allowed.behind).without(out.doubtful)
         if allowed.probe:
             rows = _pick_probe(allowed, window, out, doubtful)
         else:
@@ -128,9 +149,9 @@ def upcoming() -> int:
     return int(execute(f"SELECT COUNT(*) FROM ledger WHERE {_SENT}").fetchone()[0])
 
 
-def has_pending(*, interactive: bool) -> bool:
-    """Whether anything may go now, of this class."""
-    pending = _INTERACTIVE if interactive else _BACKGROUND
+def has_pending(*, interactive: bool, doubtful: bool = True) -> bool:
+    """Whether anything may go now, of this class; without `doubtful`, anything that ESI is not likely to refuse."""
+    pending = (_INTERACTIVE if interactive else _BACKGROUND) + ("" if doubtful else f" AND NOT {DOUBTFUL}")
     return execute(f"SELECT 1 FROM ledger WHERE {pending} ORDER BY {_BY_TURN} LIMIT 1").fetchone() is not None
 
 
@@ -188,26 +209,26 @@ def _count_out() -> _Out:
     )
 
 
-def _pick_probe(allowed: Allowed, window: int, out: _Out, doubtful: int) -> list[_Row]:
+def _pick_probe(allowed: Allowed, window: int, out: _Out, doubtful: _Doubtful) -> list[_Row]:
     room = min(allowed.interactive, window - out.urgent)
     background_too = min(allowed.background, window - out.messages) > 0
     pending = "state = 'pending'" if background_too else _INTERACTIVE
-    return _mark_sent(pending if doubtful else f"{pending} AND NOT {DOUBTFUL}", _LEAST_FAILED, room)
+    return _mark_sent(_certain(pending, 1, doubtful), _LEAST_FAILED, room)
 
 
-def _pick(allowed: Allowed, window: int, out: _Out, doubtful: int, sent: int) -> list[_Row]:
+def _pick(allowed: Allowed, window: int, out: _Out, doubtful: _Doubtful, sent: int) -> list[_Row]:
     """Interactive rows and their floors, then background rows; notes how many were sent."""
     room = min(allowed.interactive, window - out.urgent)
     rows = _pick_interactive(room, doubtful, sent) if room > 0 else []
     room = min(allowed.background, window - out.messages) - len(rows)
     if room > 0:
-        rows += _pick_background(room, doubtful - sum(row.doubtful for row in rows), sent + len(rows))
+        rows += _pick_background(room, doubtful.without(sum(row.doubtful for row in rows)), sent + len(rows))
     if rows:
         execute("UPDATE locks SET sent = ? WHERE name = 'dispatch'", ((sent + len(rows)) % ROUND,))
     return rows
 
 
-def _pick_interactive(room: int, doubtful: int, sent: int) -> list[_Row]:
+def _pick_interactive(room: int, doubtful: _Doubtful, sent: int) -> list[_Row]:
     interactive, background = _certain(_INTERACTIVE, room, doubtful), _certain(_BACKGROUND, room, doubtful)
     # In an index's order: of a class that has just become empty PostgreSQL would else read the whole table.
     counts = [
@@ -224,7 +245,7 @@ def _pick_interactive(room: int, doubtful: int, sent: int) -> list[_Row]:
     return rows + _pick_doubtful(_INTERACTIVE, room - len(rows), room, doubtful)
 
 
-def _pick_background(room: int, doubtful: int, sent: int) -> list[_Row]:
+def _pick_background(room: int, doubtful: _Doubtful, sent: int) -> list[_Row]:
     background = _certain(_BACKGROUND, room, doubtful)
     places = range(sent + 1, sent + 1 + room)
     rows = _mark_sent(background, _BY_TURN, room - sum(place % ROUND == OLDEST_PLACE for place in places))
@@ -232,14 +253,19 @@ def _pick_background(room: int, doubtful: int, sent: int) -> list[_Row]:
     return rows + _pick_doubtful(_BACKGROUND, room - len(rows), room, doubtful)
 
 
-def _certain(pending: str, room: int, doubtful: int) -> str:
+def _certain(pending: str, room: int, doubtful: _Doubtful) -> str:
     """The rows to pick from: all of them where `room` doubtful ones may go, else those that are not doubtful."""
-    return pending if doubtful >= room else f"{pending} AND NOT {DOUBTFUL}"
+    return pending if doubtful.behind >= room else f"{pending} AND NOT {DOUBTFUL}"
 
 
-def _pick_doubtful(pending: str, left: int, room: int, doubtful: int) -> list[_Row]:
+def _pick_doubtful(pending: str, left: int, room: int, doubtful: _Doubtful) -> list[_Row]:
     """As many of those that `_certain` left out as may go, where nothing else does."""
-    return [] if doubtful >= room else _mark_sent(f"{pending} AND {DOUBTFUL}", _BY_TURN, min(left, doubtful))
+    if doubtful.behind >= room:
+        return []
+    own = f"{pending} AND {DOUBTFUL} AND turn < {LAST_TURN}"
+    rows = _mark_sent(own, _BY_TURN, min(left, doubtful.count))
+    behind = min(left, doubtful.behind) - len(rows)
+    return rows + _mark_sent(f"{pending} AND turn >= {LAST_TURN}", _BY_TURN, behind)
 
 
 def _mark_sent(pending: str, order: str, count: int, *, priority: int = 0) -> list[_Row]:

@@ -45,9 +45,9 @@ class Claim:
     lease: datetime  # what tells this claim from another worker's, once it has run out
 
     @property
-    def doubtful(self) -> bool:
-        """Whether ESI is likely to refuse it: DOUBTFUL of `rules.py`."""
-        return self.refusals > 0 or self.turn >= LAST_TURN
+    def put_behind(self) -> bool:
+        """Whether it is of a sync whose killmails ESI refuses often, or was given up (`refusals.py`)."""
+        return self.turn >= LAST_TURN
 
     def __repr__(self) -> str:
         return f"Claim(killmail_id={self.killmail_id})"

@@ -2,7 +2,7 @@
 care.
 
 ESI counts errors for everyone at this address, and closes every route when there are too many. So one sync may cost a
-few of them; after that its rows are doubtful (`rules.DOUBTFUL`), and share half of the budget with all doubtful rows.
+few of them; after that its rows are doubtful (`rules.DOUBTFUL`), and share a quarter of the budget with all such rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from database import db, execute, lock_clause, utcnow
 from ledger.rules import LAST_TURN
 
 #: Refusals of one sync's killmails within this time that are no accident: a twelfth of the errors we allow ourselves a
-#: minute (`esi/rate_limit.py`).
+#: minute (`esi/rate_limit.py`). While errors are short, because of many syncs that are refused a little, it is one.
 REFUSALS_ALLOWED = 5
 REFUSALS_WITHIN = timedelta(minutes=1)
 
@@ -27,8 +27,8 @@ class PutBehind:
     killmails: int
 
 
-def count_refusal(killmail_id: int) -> list[PutBehind]:
-    """ESI refused this killmail: count it for the syncs that want it, and put those behind that have had too many.
+def count_refusal(killmail_id: int, *, allowed: int = REFUSALS_ALLOWED) -> list[PutBehind]:
+    """ESI refused this killmail: count it for the syncs that want it, and put those behind that have had `allowed`.
 
     A killmail that another active sync wants as well stays where it is: its pilot has nothing to do with this.
     """
@@ -47,7 +47,7 @@ def count_refusal(killmail_id: int) -> list[PutBehind]:
             """,
             (now - REFUSALS_WITHIN, now - REFUSALS_WITHIN, now, killmail_id),
         ).fetchall()
-        put = [PutBehind(sync_id, _put_behind(sync_id)) for sync_id, refused in rows if refused >= REFUSALS_ALLOWED]
+        put = [PutBehind(sync_id, _put_behind(sync_id)) for sync_id, refused in rows if refused >= allowed]
     return [each for each in put if each.killmails]
 
 

@@ -175,7 +175,8 @@ def pending_background() -> int:
 def interactive_fetches() -> InteractiveFetches:
     """The killmails of pilots who wait for them, not stored yet and not put off.
 
-    None where no interactive sync is active: background killmails may have an interactive priority as their share.
+    Those that ESI is likely to refuse go slowly, whoever makes room for them: pending, they do not count. None where no
+    interactive sync is active: background killmails may have an interactive priority as their share.
     """
     waits = f"SELECT 1 FROM syncs WHERE finished_at IS NULL AND priority >= {INTERACTIVE_PRIORITY} LIMIT 1"
     if execute(waits).fetchone() is None:
@@ -187,7 +188,7 @@ def interactive_fetches() -> InteractiveFetches:
         FROM ledger WHERE state IN ('sent', 'fetching') AND priority >= {INTERACTIVE_PRIORITY}
         """
     ).fetchall()
-    return InteractiveFetches(has_pending(interactive=True), int(sent), int(fetching))
+    return InteractiveFetches(has_pending(interactive=True, doubtful=False), int(sent), int(fetching))
 
 
 def next_sync_wait() -> datetime | None:

@@ -46,13 +46,21 @@ class LedgerMachine(Lists):
         window=st.integers(1, 8),
         refused=which,
         doubtful=st.integers(-2, 9),
+        behind=st.integers(-2, 9),
     )
     def dispatch(
-        self, interactive: int, background: int, window: int, refused: int = 20, doubtful: int = 1_000
+        self,
+        interactive: int,
+        background: int,
+        window: int,
+        refused: int = 20,
+        doubtful: int = 1_000,
+        behind: int = 1_000,
     ) -> None:
         doubtful = max(0, doubtful)
-        expected = self.model.to_dispatch(interactive, background, window, doubtful)
-        sent = self.do(ledger.dispatch, Allowed(interactive, background, doubtful=doubtful), window)
+        behind = min(doubtful, max(0, behind))
+        expected = self.model.to_dispatch(interactive, background, window, doubtful, behind)
+        sent = self.do(ledger.dispatch, Allowed(interactive, background, doubtful=doubtful, behind=behind), window)
         assert [out.killmail_id for out in sent] == expected
         for killmail_id in expected:
             self.model.rows[killmail_id].put("sent")

@@ -219,19 +219,21 @@ class Model:
 
     # Fetching
 
-    def to_dispatch(self, interactive: int, background: int, window: int, doubtful: int) -> list[int]:
+    def to_dispatch(self, interactive: int, background: int, window: int, doubtful: int, behind: int) -> list[int]:
         """What goes out, in this order: one row after the other, as long as there is room, by place in the ten.
 
-        Each class by turn; the fifth of ten is the oldest of its class, the tenth the oldest background row.
+        Each class by turn; the fifth of ten is the oldest of its class, the tenth the oldest background row. At most
+        `doubtful` that may be refused, the last `doubtful - behind` of them of syncs that are seldom refused.
         """
         self.promote_due()
         out = [self.rows[wanted] for wanted in self._in("sent")]
         urgent_out = sum(row.priority >= IN_PERSON for row in out)
         held = [self.rows[wanted] for wanted in (*self._in("sent"), *self._in("fetching"))]
-        doubtful -= sum(row.doubtful for row in held)
+        gone = sum(row.doubtful for row in held)
+        doubtful, behind = max(0, doubtful - gone), max(0, behind - gone)
         going: list[int] = []
         room = min(interactive, window - urgent_out)
-        sure = doubtful < room
+        sure = behind < room
         while len(going) < room:
             place = (self.sent + len(going) + 1) % 10
             urgent, others = self._class(going, sure, urgent=True), self._class(going, sure, urgent=False)
@@ -242,22 +244,23 @@ class Model:
                 break
             else:
                 going.append(self._oldest(urgent) if place == 5 else self._first(urgent))
-        return self._and_others(going, room, sure, doubtful, min(background, window - len(out)))
-
-    def _and_others(self, going: list[int], room: int, sure: bool, doubtful: int, background: int) -> list[int]:
         if sure:
-            self._add_doubtful(going, room, doubtful, urgent=True)
-        doubtful -= sum(self.rows[wanted].doubtful for wanted in going)
+            self._add_doubtful(going, room, doubtful, behind, urgent=True)
+        return self._and_others(going, doubtful, behind, min(background, window - len(out)))
+
+    def _and_others(self, going: list[int], doubtful: int, behind: int, background: int) -> list[int]:
+        gone = sum(self.rows[wanted].doubtful for wanted in going)
+        doubtful, behind = max(0, doubtful - gone), max(0, behind - gone)
         room = background - len(going)
         if room > 0:
-            sure = doubtful < room
+            sure = behind < room
             oldest = sum((self.sent + len(going) + n) % 10 == 5 for n in range(1, room + 1))
             mine: list[int] = []
             while len(mine) < room and (others := self._class(going + mine, sure, urgent=False)):
                 mine.append(self._first(others) if len(mine) < room - oldest else self._oldest(others))
             going += mine
             if sure:
-                self._add_doubtful(going, background, doubtful, urgent=False)
+                self._add_doubtful(going, background, doubtful, behind, urgent=False)
         self.sent = (self.sent + len(going)) % 10
         return sorted(going, key=lambda wanted: (-self.rows[wanted].priority, self.rows[wanted].turn, -wanted))
 
@@ -273,10 +276,16 @@ class Model:
     def _oldest(self, rows: list[int]) -> int:
         return min(rows, key=lambda wanted: (self.rows[wanted].listed, self.rows[wanted].turn, -wanted))
 
-    def _add_doubtful(self, going: list[int], room: int, doubtful: int, *, urgent: bool) -> None:
-        for _ in range(min(room - len(going), doubtful)):
-            if rows := self._class(going, False, urgent=urgent):
-                going.append(self._first(rows))
+    def _add_doubtful(self, going: list[int], room: int, doubtful: int, behind: int, *, urgent: bool) -> None:
+        """Those of syncs that are seldom refused first; what they leave of `behind` is for the others."""
+        before = len(going)
+        for put_behind in (False, True):
+            while len(going) < room and len(going) - before < (behind if put_behind else doubtful):
+                doubted = [each for each in self._class(going, False, urgent=urgent) if self.rows[each].doubtful]
+                mine = [each for each in doubted if (self.rows[each].turn >= LAST) == put_behind]
+                if not mine:
+                    break
+                going.append(self._first(mine))
 
     def promote_due(self) -> None:
         for row in self.rows.values():

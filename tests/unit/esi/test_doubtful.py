@@ -1,15 +1,15 @@
-"""Requests that ESI is likely to refuse may use half of the errors that we allow ourselves in a minute."""
+"""What ESI is likely to refuse leaves a part of the errors that we allow ourselves in a minute to the others."""
 
 from __future__ import annotations
 
 import pytest
 
 from esi.limiter import Closed, Limiter
-from esi.rate_limit import ERRORS, KILLMAIL
+from esi.rate_limit import CHAR_KILLMAIL, ERRORS, KILLMAIL, UNBUCKETED, Doubt
 
 pytestmark = pytest.mark.usefixtures("any_db")
 
-HALF = ERRORS.allowance // 2
+ALL = ERRORS.allowance
 
 
 @pytest.fixture
@@ -22,22 +22,44 @@ def meet_errors(limiter, count: int) -> None:
         limiter.acquire(KILLMAIL, "ip", background=False).answered(422, {})
 
 
-def test_with_half_of_the_errors_used_only_doubtful_requests_wait(limiter):
-    meet_errors(limiter, HALF - 1)
-    limiter.acquire(KILLMAIL, "ip", background=False, doubtful=True).answered(422, {})
+@pytest.mark.parametrize("doubt", [Doubt.SOME, Doubt.MUCH])
+def test_doubtful_requests_wait_once_their_part_of_the_errors_is_used_and_others_go_on(limiter, doubt):
+    meet_errors(limiter, ALL - doubt - 1)
+    limiter.acquire(KILLMAIL, "ip", background=False, doubt=doubt).answered(422, {})
     with pytest.raises(Closed) as closed:
-        limiter.acquire(KILLMAIL, "ip", background=False, doubtful=True)
+        limiter.acquire(KILLMAIL, "ip", background=False, doubt=doubt)
     assert closed.value.road == ERRORS.name
     limiter.acquire(KILLMAIL, "ip", background=False, failed_before=True).answered(200, {})
 
 
+def test_what_is_refused_often_leaves_names_and_what_was_refused_once_their_errors(limiter):
+    with pytest.raises(Closed):
+        for _ in range(ALL):
+            limiter.acquire(KILLMAIL, "ip", background=False, doubt=Doubt.MUCH).answered(422, {})
+    limiter.acquire(KILLMAIL, "ip", background=False, doubt=Doubt.SOME).answered(200, {})
+    limiter.acquire(UNBUCKETED, "ip", background=True).answered(200, {})
+
+
+def test_background_that_fails_leaves_errors_to_those_for_whom_a_pilot_waits(limiter):
+    with pytest.raises(Closed):
+        for character_id in range(1, ALL + 1):
+            limiter.acquire(CHAR_KILLMAIL, str(character_id), background=True).answered(403, {})
+    assert limiter.allowance(KILLMAIL, "ip", background=True).requests == 0
+    assert limiter.allowance(KILLMAIL, "ip", background=False).requests > 0
+    limiter.acquire(CHAR_KILLMAIL, "1000", background=False).answered(200, {})
+
+
 def test_the_allowance_says_how_many_doubtful_requests_may_be_made_and_when_again(limiter):
     allowance = limiter.allowance(KILLMAIL, "ip", background=False)
-    assert (allowance.doubtful, allowance.doubtful_at) == (HALF, None)
-    meet_errors(limiter, HALF - 2)
-    assert limiter.allowance(KILLMAIL, "ip", background=False).doubtful == 2
+    assert (allowance.doubtful, allowance.behind, allowance.behind_at) == (ALL - Doubt.SOME, ALL - Doubt.MUCH, None)
+    assert not limiter.is_short_of_errors()
+    meet_errors(limiter, 13)
+    allowance = limiter.allowance(KILLMAIL, "ip", background=False)
+    assert (allowance.doubtful, allowance.behind, allowance.behind_at) == (17, 2, None)
     meet_errors(limiter, 7)
     allowance = limiter.allowance(KILLMAIL, "ip", background=False)
     assert allowance.requests > 0
-    assert allowance.doubtful == 0
-    assert allowance.doubtful_at is not None
+    assert (allowance.doubtful, allowance.behind) == (10, 0)
+    assert allowance.behind_at is not None
+    meet_errors(limiter, 10)
+    assert limiter.is_short_of_errors()

@@ -113,7 +113,7 @@ def test_the_longer_a_killmail_kills_its_workers_the_longer_it_waits_and_behind_
         assert 0.7 * expected < row(1).not_before - utcnow() < 1.3 * expected
         assert 2 * LAST_TURN <= row(1).turn < 3 * LAST_TURN
         make_due(1)
-        assert taken(1).doubtful, "it shares what doubtful killmails may ask for"
+        assert taken(1).put_behind, "it shares what doubtful killmails may ask for"
         ledger.give_back([1])
         execute("UPDATE ledger SET state = 'pending' WHERE killmail_id = 1")
 
