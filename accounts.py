@@ -198,6 +198,7 @@ def _upsert(
             needs_login_reason = NULL,
             recheck_at = NULL,
             sold_at = NULL,
+            refresh_fails_since = NULL,
             consecutive_failures = 0,
             next_sync_at = CASE WHEN excluded.next_sync_at IS NULL THEN NULL
                 ELSE COALESCE(users.next_sync_at, excluded.next_sync_at) END

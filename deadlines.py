@@ -24,7 +24,7 @@ from esi.answers import MAX_FRESH_FOR
 from esi.rate_headers import MAX_WAIT_SECONDS
 from ledger.recent_unlinks import REMEMBERED_FOR
 from ledger.rules import FAILED_SYNC_BACKOFF, FETCH_BACKOFF, FETCH_LEASE, LIST_LEASE, SENT_LEASE
-from tokens.access import LEASE as REFRESH_LEASE
+from tokens.rows import LEASE as REFRESH_LEASE
 
 logger = logging.getLogger(__name__)
 

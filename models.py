@@ -95,6 +95,9 @@ class User(Table):
     sold_at: Any = DateTimeField(null=True)  # the SSO named another owner then; null once it names this one again
     list_read_at: Any = DateTimeField(null=True)  # page 1 was last sent whole, not answered 304
     list_changed_at: Any = DateTimeField(null=True)  # page 1 last held a killmail that was new to this user
+    refresh_fails_since: Any = DateTimeField(
+        null=True
+    )  # the SSO has given tokens to others since, and none to this user
 
     class Meta:
         table_name = "users"

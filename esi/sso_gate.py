@@ -6,6 +6,11 @@ by anyone in between (`esi/failing_owners.py`); while it is closed no one asks; 
 all, and a user whose own refresh failed before lets the others go first. A failed probe makes the pause longer, a
 success opens the gate and forgets the failures. A login's code is exchanged whatever this says: it cannot wait.
 
+Nor do the problems of many pilots. A success also marks the users whose failures came before it
+(`users.refresh_fails_since`), until a refresh of their own succeeds or the pilot logs in. Their failures count for
+nothing here: they close no gate, make no pause longer, and are their own, also as a probe. And before other failures
+close the gate, or make its pause longer, the SSO is asked for a witness (`tokens/witnesses.py`).
+
 The same holds for verdicts: answers that would make a pilot log in again. A run of them by different users is an
 incident (another EVE_CLIENT_ID, an error at the SSO): the gate closes, and no further user is marked.
 
@@ -18,7 +23,9 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
+from database import execute, lock_clause, utcnow
 from esi import failing_owners, owner_changes, rate_store, refresh_slots
 from esi.rate_limit import back_off
 from esi.refresh_slots import Slot
@@ -27,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: The row's name, and the one under which failures are counted; and the one under which verdicts are.
 GATE, VERDICTS = "login service", "login verdicts"
+#: Under what witnesses that failed are remembered: others are asked first. It is no failure of a pilot who asked.
+WITNESSES = "login witnesses"
 #: Different users that have to fail in a row, with no success in between, before the gate closes.
 USERS_THAT_CLOSE = 5
 #: Seconds the gate is closed at first, and at most after many failed probes. The SSO's restart takes minutes.
@@ -45,13 +54,27 @@ INTERACTIVE_WAIT_SECONDS, BACKGROUND_WAIT_SECONDS, SLOT_POLL_SECONDS = 2.0, 0.5,
 class Permit:
     """Permission for one refresh. Release its slot after the request.
 
-    Report exactly once what came of it: `answered`, `judged` or `failed`.
-    `probe`: the request finds out, for all, whether the SSO answers again.
+    Report exactly once what came of it: `answered`, `judged`, or `blame` and perhaps, as it says, `failed`.
+    `probe`: the request finds out, for all, whether the SSO answers again. `fails`: the user is known to fail while
+    others succeed. `witness`: the request is made because another user's has failed.
     """
 
     owner: int
     slot: Slot
     probe: bool = False
+    fails: bool = False
+    witness: bool = False
+
+
+class Blame(Enum):
+    """What a refresh that ended without tokens is evidence of."""
+
+    #: This user's own problem.
+    USER = auto()
+    #: The SSO is away: report `failed`.
+    OUTAGE = auto()
+    #: It would close the gate or make its pause longer: ask for a witness, and report `failed` if there is none.
+    DOUBT = auto()
 
 
 class SsoClosed(Exception):
@@ -67,23 +90,38 @@ class SsoBusy(Exception):
     """As many refreshes as may be are in progress; nothing is wrong with the SSO."""
 
 
-def enter(owner: int, *, interactive: bool = False) -> Permit:
+def enter(owner: int, *, interactive: bool = False, fails: bool = False) -> Permit:
     """Permission for one refresh of this user. Raises SsoClosed, and SsoBusy when no slot becomes free in time.
 
-    One statement where the gate is open and a slot is free.
+    One statement where the gate is open and a slot is free. `fails`: as in Permit.
     """
     deadline = time.monotonic() + (INTERACTIVE_WAIT_SECONDS if interactive else BACKGROUND_WAIT_SECONDS)
     while True:
         slot = refresh_slots.take(GATE, _COUNTED, interactive=interactive)
         if slot is not None:
-            return Permit(owner, slot)
+            return Permit(owner, slot, fails=fails)
         now, gate = rate_store.read_gate(GATE)
         if gate.failures:
-            return _probe(owner, now, gate, interactive=interactive)
+            return _probe(owner, now, gate, interactive=interactive, fails=fails)
         while not refresh_slots.any_free(interactive=interactive):
             if time.monotonic() >= deadline:
                 raise SsoBusy
             time.sleep(SLOT_POLL_SECONDS)
+
+
+def enter_as_witness(owner: int, failed: Permit) -> Permit | None:
+    """Permission for one refresh of this user, because another's with the permit `failed` did not succeed.
+
+    None where the gate is closed and `failed` was no probe, and where no slot becomes free in time.
+    """
+    deadline = time.monotonic() + INTERACTIVE_WAIT_SECONDS
+    while True:
+        slot = refresh_slots.take(None if failed.probe else GATE, _COUNTED, interactive=True)
+        if slot is not None:
+            return Permit(owner, slot, probe=failed.probe, witness=True)
+        if time.monotonic() >= deadline or (not failed.probe and closure() is not None):
+            return None
+        time.sleep(SLOT_POLL_SECONDS)
 
 
 def closure() -> SsoClosed | None:
@@ -138,41 +176,75 @@ def judged(permit: Permit, verdict: str, incident: str, *, counts: bool) -> SsoC
 
 
 def _works(permit: Permit) -> None:
-    """The SSO has answered this refresh, whatever it said: an outage is over."""
+    """The SSO has answered this refresh, whatever it said: an outage is over, and failures so far were their users'."""
     if permit.slot.failures_noted:
+        _mark_failing(but=permit.owner)
         failing_owners.forget(GATE)
+        failing_owners.forget(WITNESSES)
     if permit.probe and rate_store.forget_failures(GATE):
         logger.info("%s: the gate is open again", GATE)
 
 
-def failed(
-    permit: Permit, reason: str, retry_after: float | None, *, whole_service: bool = False, level: int = logging.WARNING
-) -> SsoClosed | None:
-    """Count a refresh that ended without tokens. None: the failure is this user's own; else the gate is closed.
+def _mark_failing(*, but: int) -> None:
+    """Users whose refreshes failed, and another's succeeded. Ids in order, so that two successes never deadlock."""
+    marked = execute(
+        f"""
+        UPDATE users SET refresh_fails_since = ? WHERE id IN (
+            SELECT id FROM users WHERE refresh_fails_since IS NULL AND id <> ?
+            AND id IN (SELECT owner FROM failing_owners WHERE gate = ?) ORDER BY id {lock_clause()})
+        RETURNING id
+        """,
+        (utcnow(), but, GATE),
+    ).fetchall()
+    if marked:
+        users = ", ".join(str(user_id) for (user_id,) in sorted(marked))
+        logger.info("%s: refreshes of users %s failed while another's succeeded: their own problem", GATE, users)
+
+
+def blame(permit: Permit, *, whole_service: bool = False) -> Blame:
+    """Count a refresh that ended without tokens, and say what it is evidence of.
 
     `whole_service`: no single user can have caused it; it counts each time, also where the installation has one pilot.
+    """
+    if permit.witness:
+        failing_owners.add(WITNESSES, permit.owner, rate_store.read_gate(GATE)[0])
+        return Blame.USER
+    if permit.fails and not whole_service:
+        if permit.probe:
+            rate_store.reopen(GATE)  # for the next probe: this one says nothing
+        return Blame.USER
+    now, gate = rate_store.read_gate(GATE)
+    if gate.failures and not permit.probe:
+        return Blame.OUTAGE
+    failing = failing_owners.add(GATE, _anonymous() if whole_service else permit.owner, now)
+    if not permit.probe and failing < USERS_THAT_CLOSE:
+        return Blame.USER
+    return Blame.OUTAGE if whole_service else Blame.DOUBT
+
+
+def failed(permit: Permit, reason: str, retry_after: float | None, *, level: int = logging.WARNING) -> SsoClosed:
+    """Close the gate, or keep it closed for longer, for a failure that no single user caused; returns for how long.
+
     `retry_after`: seconds the SSO asked for. `level`: of the log line, should this failure close the gate.
     """
     now, gate = rate_store.read_gate(GATE)
     if gate.failures and not permit.probe:
         # It was closed while this request was on its way: the same failure, which makes the pause no longer.
         return SsoClosed(gate.reason, max(gate.closed_until - now, 0.0))
-    failing = failing_owners.add(GATE, _anonymous() if whole_service else permit.owner, now)
     pause = retry_after or back_off(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, gate.failures)
     if permit.probe:
         rate_store.keep_closed(GATE, now + pause, reason)
         logger.info("%s: still closed; next try in %.0f s: %s", GATE, pause, reason)
-    elif failing < USERS_THAT_CLOSE:
-        return None
     elif rate_store.close_gate(GATE, now, now + pause, reason):
+        failing = failing_owners.count(GATE)
         logger.log(level, "%s: closed after %s failures in a row; next try in %.0f s: %s", GATE, failing, pause, reason)
     return SsoClosed(reason, pause)
 
 
-def _probe(owner: int, now: float, gate: rate_store.Gate, *, interactive: bool) -> Permit:
+def _probe(owner: int, now: float, gate: rate_store.Gate, *, interactive: bool, fails: bool) -> Permit:
     """Become the one that tries a gate whose pause is over. Raises SsoClosed."""
     opens = gate.closed_until
-    if opens <= now and any(failing_owners.includes(name, owner) for name in (GATE, VERDICTS)):
+    if opens <= now and (fails or any(failing_owners.includes(name, owner) for name in (GATE, VERDICTS))):
         opens += AFTER_THE_OTHERS
     if opens > now:
         raise SsoClosed(gate.reason, opens - now)
@@ -182,7 +254,7 @@ def _probe(owner: int, now: float, gate: rate_store.Gate, *, interactive: bool) 
     if not rate_store.take_probe(GATE, now, now + PROBE_SECONDS):
         refresh_slots.release(slot)
         raise SsoClosed(gate.reason, PROBE_SECONDS)
-    return Permit(owner, slot, probe=True)
+    return Permit(owner, slot, probe=True, fails=fails)
 
 
 def _anonymous() -> int:
@@ -191,4 +263,4 @@ def _anonymous() -> int:
 
 
 #: What `failing_owners` counts that a successful refresh may forget.
-_COUNTED = (GATE, VERDICTS, owner_changes.GATE)
+_COUNTED = (GATE, WITNESSES, VERDICTS, owner_changes.GATE)

@@ -277,7 +277,8 @@ def _mark_sent(
                                 AND u.access_token IS NOT NULL AND u.expires_at >= ?)"""
         params.append(now + TOKEN_LIFE)
     # What always fails must not be every probe, or it would keep a gate closed for the others.
-    order = "attempts, RANDOM()" if probe else "priority DESC, id"
+    fails = "(SELECT u.refresh_fails_since IS NOT NULL FROM users u WHERE u.id = syncs.user_id)"
+    order = f"{fails}, attempts, RANDOM()" if probe else "priority DESC, id"
     # MATERIALIZED: as a plain sub-select PostgreSQL may run it again for every row, and so past its limit.
     rows = execute(
         f"""

@@ -7,7 +7,8 @@ user's row); the others wait briefly for what it stores. The call itself is left
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import partial
 
 from database import db, utcnow
 from esi import sso_gate
@@ -15,13 +16,11 @@ from models import User
 from tokens.cipher import TokenCipher
 from tokens.errors import TokenUnavailable
 from tokens.refresh import SHORT_PAUSE, Sso, refresh
-from tokens.rows import checked, lives, read, read_again
+from tokens.rows import checked, claim, lives, read, read_again, release
+from tokens.witnesses import ask_for
 
 #: What a token handed out has left at least. A list of 50 pages is read in less.
 LEAST_LIFE = timedelta(seconds=60)
-#: How long one process may take to refresh before another may try: two requests' timeouts (43 s each) and the wait for
-#: a slot. The SSO answers in well under a second.
-LEASE = timedelta(seconds=90)
 #: Seconds to wait for another process's refresh, and between two looks at its result.
 WAIT_SECONDS = 5.0
 POLL_SECONDS = 0.1
@@ -50,13 +49,14 @@ def access_token(
     if lives(user, LEAST_LIFE):
         return cipher.decrypt(user.access_token)
     refresh_token = cipher.decrypt(user.refresh_token)
-    lease = _claim(user)
+    lease = claim(user)
     if lease is None:
         return _await_other(user, cipher, wait_seconds)
     try:
-        return refresh(user, refresh_token, sso, cipher, interactive=interactive)
+        witnesses = partial(ask_for, sso, cipher)
+        return refresh(user, refresh_token, sso, cipher, interactive=interactive, witnesses=witnesses)
     except BaseException:
-        _release(user, lease)
+        release(user, lease)
         raise
 
 
@@ -66,23 +66,6 @@ def forget_access_token(user_id: int) -> None:
     A refresh under way is not disturbed; one that ended since that answer is repeated once, needlessly and harmlessly.
     """
     User.update(access_token=None, expires_at=None).where(User.id == user_id).execute()
-
-
-def _claim(user: User) -> datetime | None:
-    """Take the refresh lease, unless another holds it or has refreshed since the row was read: None."""
-    now = utcnow()
-    free = User.refresh_claimed_until.is_null() | (User.refresh_claimed_until <= now)
-    lease = now + LEASE
-    claimed = (
-        User.update(refresh_claimed_until=lease)
-        .where(User.id == user.id, User.token_version == user.token_version, free)
-        .execute()
-    )
-    return lease if claimed else None
-
-
-def _release(user: User, lease: datetime) -> None:
-    User.update(refresh_claimed_until=None).where(User.id == user.id, User.refresh_claimed_until == lease).execute()
 
 
 def _await_other(user: User, cipher: TokenCipher, wait_seconds: float) -> str:

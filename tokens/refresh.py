@@ -1,8 +1,8 @@
 """Call the SSO for a new access token, and what each of its answers leads to. The caller holds the user's lease.
 
 The invariants: the SSO is not asked while its gate is closed, nor without a slot (`esi/sso_gate.py`); a refresh that
-fails counts against its own user until several users have failed in a row; and a refresh token the SSO replaced is
-written down before anything else happens.
+fails counts against its own user until several users have failed in a row, and witnesses as well
+(`tokens/witnesses.py`); and a refresh token the SSO replaced is written down before anything else happens.
 
 A replaced token can still be lost: when the process dies between the SSO's answer and that one statement, or when the
 answer is lost on its way. A lost answer is asked for once more at once, while the SSO may still accept the token it
@@ -13,6 +13,7 @@ nothing to close this gap.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from random import uniform
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from database import utcnow
 from esi import owner_changes, sso_gate
 from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoRefused, SsoUnavailable
 from esi.sso import Identity, TokenSet
-from esi.sso_gate import AFTER_THE_OTHERS, Permit, SsoBusy, SsoClosed
+from esi.sso_gate import AFTER_THE_OTHERS, Blame, Permit, SsoBusy, SsoClosed
 from events import SessionsEnded, publish
 from models import User
 from settings import KILLMAIL_SCOPE
@@ -53,6 +54,10 @@ SHORT_PAUSE = 1.0
 BUSY_PAUSE = (2.0, 4.0)
 
 
+#: Whether the SSO serves another pilot than the permit's.
+Witnesses = Callable[[Permit], bool]
+
+
 class Sso(Protocol):
     """What of `esi.sso.SsoClient` a refresh needs."""
 
@@ -63,9 +68,18 @@ class Sso(Protocol):
     def revoke(self, refresh_token: str) -> None: ...
 
 
-def refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, interactive: bool) -> str:
+def refresh(
+    user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, interactive: bool, witnesses: Witnesses
+) -> str:
     """Call the SSO, if it may be called, and store what it says; the lease is held."""
     permit = _enter(user, interactive=interactive)
+    return refresh_with(permit, user, refresh_token, sso, cipher, witnesses=witnesses)
+
+
+def refresh_with(
+    permit: Permit, user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, witnesses: Witnesses
+) -> str:
+    """The same with a permit that was given already."""
     try:
         fresh, refresh_token = _call(user, refresh_token, sso, cipher, permit)
         identity = sso.verify(fresh.access_token)
@@ -74,7 +88,7 @@ def refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, in
     except SsoRefused as refusal:
         return _refused(user, cipher, permit, REFUSED_AFTER_LOSS if refusal.answer_lost else REFUSED)
     except (SsoUnavailable, SsoConfiguration, SsoInvalidToken) as error:
-        raise _unavailable(user, permit, error) from error
+        raise _unavailable(user, permit, error, witnesses) from error
     if identity.owner_hash != user.owner_hash:
         owner_changes.changed(user.character_id)
         return _owner_changed(user, cipher, permit)
@@ -87,7 +101,7 @@ def refresh(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, *, in
 
 def _enter(user: User, *, interactive: bool) -> Permit:
     try:
-        return sso_gate.enter(user.id, interactive=interactive)
+        return sso_gate.enter(user.id, interactive=interactive, fails=user.refresh_fails_since is not None)
     except SsoClosed as closed:
         raise TokenUnavailable(closed.reason, closed.wait) from closed
     except SsoBusy as busy:
@@ -134,16 +148,21 @@ def _revoke_if_unlinked(user: User, refresh_token: str, sso: Sso) -> None:
         log.warning("user %s: unlinked during a refresh whose token could not be revoked: %s", user.id, error)
 
 
-def _unavailable(user: User, permit: Permit, error: SsoError) -> TokenUnavailable:
+def _unavailable(user: User, permit: Permit, error: SsoError, witnesses: Witnesses) -> TokenUnavailable:
     """What a refresh that ended without tokens is to its caller: this user's own failure, or a closed gate."""
     log.info("user %s: cannot refresh the access token: %s", user.id, error)
     if isinstance(error, SsoUnavailable):
         reason, level = ASKS_TO_WAIT if error.retry_after else NO_ANSWER, logging.WARNING
     else:
         reason, level = f"{OUR_FAULT}: {error}", logging.ERROR
-    closed = sso_gate.failed(permit, reason, error.retry_after, whole_service=error.whole_service, level=level)
-    if closed is None:
-        return TokenUnavailable(f"{NO_TOKEN}: {error}", error.retry_after or 0.0, own_fault=True)
+    own = TokenUnavailable(f"{NO_TOKEN}: {error}", error.retry_after or 0.0, own_fault=True)
+    blame = sso_gate.blame(permit, whole_service=error.whole_service)
+    if blame is Blame.USER:
+        return own
+    if blame is Blame.DOUBT and witnesses(permit):
+        log.info("user %s: the SSO serves another pilot: the failure is this one's own", user.id)
+        return own
+    closed = sso_gate.failed(permit, reason, error.retry_after, level=level)
     return TokenUnavailable(closed.reason, closed.wait + AFTER_THE_OTHERS)
 
 
@@ -169,6 +188,7 @@ def _store(
         refresh_claimed_until=None,
         # A process that overran its lease may find the user refused by a later caller; its answer is the truth.
         needs_login_reason=None,
+        refresh_fails_since=None,
         sold_at=None,
         next_sync_at=fn.COALESCE(User.next_sync_at, utcnow()) if usable else None,
         recheck_at=None if usable else recheck_time(user, confirmed=user.needs_login_reason is None),

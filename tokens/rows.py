@@ -16,6 +16,10 @@ from models import User
 from settings import KILLMAIL_SCOPE
 from tokens.errors import NO_REFRESH_TOKEN, NO_SCOPE, NOT_LINKED, NeedsLogin
 
+#: How long one process may take to refresh before another may try: two requests' timeouts (43 s each) and the wait for
+#: a slot. The SSO answers in well under a second.
+LEASE = timedelta(seconds=90)
+
 
 def login_needed(user: User) -> str | None:
     """Why only a login helps this user, as a sentence for the pilot; None when a token can be obtained."""
@@ -68,6 +72,7 @@ def read(user_id: int) -> User:
             User.created_at,
             User.next_sync_at,
             User.recheck_at,
+            User.refresh_fails_since,
         )
         .where(User.id == user_id)
         .get_or_none()
@@ -101,3 +106,21 @@ def swap(user: User, **changes: Any) -> bool:
     """Write only if the tokens are still those that were read; False if a login or a refresh came first."""
     unchanged = (User.id == user.id) & (User.token_version == user.token_version)
     return bool(User.update(**changes).where(unchanged).execute())
+
+
+def claim(user: User) -> datetime | None:
+    """Take the refresh lease, unless another holds it or has refreshed since the row was read: None."""
+    now = utcnow()
+    free = User.refresh_claimed_until.is_null() | (User.refresh_claimed_until <= now)
+    lease = now + LEASE
+    claimed = (
+        User.update(refresh_claimed_until=lease)
+        .where(User.id == user.id, User.token_version == user.token_version, free)
+        .execute()
+    )
+    return lease if claimed else None
+
+
+def release(user: User, lease: datetime) -> None:
+    """Give the refresh lease back, if it has not passed to another caller."""
+    User.update(refresh_claimed_until=None).where(User.id == user.id, User.refresh_claimed_until == lease).execute()

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+import ledger
 import runtime
 from actors.schedule import queue_due_users
 from actors.users import sync_user
@@ -15,6 +16,7 @@ from ledger.rules import LIST_BACKOFF, LOGIN_SERVICE_BACKOFF
 from models import Gate, Sync, SyncState, Trigger, User
 from simulator.grants import OddAnswer
 from tests.actors.asking import ask, only_sync
+from tests.actors.post import Post, fresh_queues
 from tests.actors.simulated import Pilot, Simulated
 
 #: What the SSO may answer for one pilot alone.
@@ -86,6 +88,47 @@ def test_an_odd_answer_for_one_pilot_ends_that_pilots_sync_and_delays_no_other(s
     # And it heals without anyone's help
     simulated.call(lambda state: state.grants.odd_answers.clear())
     assert sync(odd).state == SyncState.FINISHED
+
+
+@pytest.mark.parametrize("answer", [ODD_ANSWERS["invalid_scope"], ODD_ANSWERS["500"]], ids=["invalid_scope", "500"])
+def test_more_odd_pilots_than_close_the_gate_end_with_their_own_errors_and_delay_no_other(
+    simulated, sync, later, tick, crew, caplog, answer
+):
+    """Given six of them whose tries fall between two polls of the healthy ones."""
+    healthy, odd = [[simulated.pilot(1) for _ in range(count)] for count in (2, USERS_THAT_CLOSE + 1)]
+    assert {sync(pilot).state for pilot in (*odd, *healthy)} == {SyncState.FINISHED}
+    simulated.call(lambda state: state.grants.odd_answers.update({pilot.character_id: answer for pilot in odd}))
+    expire_all()
+    for pilot in odd:
+        ask(pilot, Trigger.SCHEDULE)
+    crew.drain()
+    for turn in range(len(LIST_BACKOFF)):
+        later(400)
+        tick()
+        if turn % 2:
+            for pilot in healthy:
+                User.update(access_token=None, expires_at=None).where(User.id == pilot.user_id).execute()
+                assert sync(pilot).state == SyncState.FINISHED
+    rows = [last_sync_of(pilot) for pilot in odd]
+    assert {(row.state, row.attempts) for row in rows} == {(SyncState.FAILED, len(LIST_BACKOFF))}
+    assert all("no usable access token for this character" in row.error for row in rows)
+    assert {pilot.user.refresh_fails_since is not None for pilot in odd} == {True}
+    assert not Gate.select().where(Gate.failures > 0).exists()
+    assert [record.message for record in caplog.records if record.message.startswith("login service: closed")] == []
+
+
+def test_the_probe_is_a_pilot_who_is_not_known_to_fail(simulated, sync, later, crew):
+    """Given a gate whose pause is over, and five syncs of which four are of odd pilots."""
+    *odd, other = [simulated.pilot(1) for _ in range(5)]
+    User.update(refresh_fails_since=utcnow()).where(User.id.in_([pilot.user_id for pilot in odd])).execute()
+    expire_all()
+    for pilot in (*odd, other):
+        ask(pilot, Trigger.SCHEDULE)
+    fresh_queues(crew.broker, Post())
+    Sync.update(sent_at=None, attempts=0).execute()
+    Sync.update(attempts=2).where(Sync.user == other.user_id).execute()
+    chosen = ledger.choose_syncs(ledger.SyncRoom(window=10, refreshes=1))
+    assert [sync.sync_id for sync in chosen] == [last_sync_of(other).id]
 
 
 def test_an_sso_that_is_down_delays_all_and_fails_no_one(simulated, sync, later, tick):

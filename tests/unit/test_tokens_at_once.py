@@ -19,8 +19,8 @@ from esi.refresh_slots import KEPT_FOR_INTERACTIVE, SLOTS
 from models import RefreshSlot, User
 from tests.unit.fake_sso import InterruptedCipher, expire, log_in, pilot
 from tokens import NeedsLogin, TokenUnavailable, access_token
-from tokens.access import LEASE
 from tokens.errors import BUSY, NOT_LINKED, REFUSED
+from tokens.rows import LEASE
 
 #: Seconds any wait in here may take before the test fails.
 LIMIT = 20.0
