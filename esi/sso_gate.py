@@ -225,13 +225,16 @@ def blame(permit: Permit, *, whole_service: bool = False) -> Blame:
 def failed(permit: Permit, reason: str, retry_after: float | None, *, level: int = logging.WARNING) -> SsoClosed:
     """Close the gate, or keep it closed for longer, for a failure that no single user caused; returns for how long.
 
-    `retry_after`: seconds the SSO asked for. `level`: of the log line, should this failure close the gate.
+    `retry_after`: seconds the SSO asked for; what is more than the longest pause is for this user alone, and left to
+    the caller. `level`: of the log line, should this failure close the gate.
     """
     now, gate = rate_store.read_gate(GATE)
     if gate.failures and not permit.probe:
         # It was closed while this request was on its way: the same failure, which makes the pause no longer.
         return SsoClosed(gate.reason, max(gate.closed_until - now, 0.0))
-    pause = retry_after or back_off(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, gate.failures)
+    pause = min(
+        retry_after or back_off(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, gate.failures), LONGEST_PAUSE_SECONDS
+    )
     if permit.probe:
         rate_store.keep_closed(GATE, now + pause, reason)
         logger.info("%s: still closed; next try in %.0f s: %s", GATE, pause, reason)

@@ -163,7 +163,7 @@ def _unavailable(user: User, permit: Permit, error: SsoError, witnesses: Witness
         log.info("user %s: the SSO serves another pilot: the failure is this one's own", user.id)
         return own
     closed = sso_gate.failed(permit, reason, error.retry_after, level=level)
-    return TokenUnavailable(closed.reason, closed.wait + AFTER_THE_OTHERS)
+    return TokenUnavailable(closed.reason, max(closed.wait, error.retry_after or 0.0) + AFTER_THE_OTHERS)
 
 
 def _believe(user: User, permit: Permit, verdict: str) -> None:

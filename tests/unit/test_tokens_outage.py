@@ -236,3 +236,14 @@ def test_a_login_needs_no_open_gate(users, sso, cipher):
     fail_with(sso, None)
     user = log_in(sso, cipher, pilot(90_000_001))
     assert access_token(user.id, sso, cipher) == cipher.decrypt(user.access_token)
+
+
+def test_a_long_retry_after_closes_the_gate_no_longer_than_its_longest_pause(users, sso, cipher):
+    """All of it is for the pilot who got it."""
+    heard = close_gate(users, sso, cipher, SsoUnavailable("token refresh: the SSO answered 429", retry_after=3600.0))
+    assert all(failure.retry_after >= 3600 for failure in heard)
+    assert round(refused(users[-1], sso, cipher).retry_after) == LONGEST_PAUSE_SECONDS
+    # And so does a probe
+    time_passes(LONGEST_PAUSE_SECONDS)
+    assert refused(users[-1], sso, cipher).retry_after >= 3600
+    assert round(refused(users[-2], sso, cipher).retry_after) == LONGEST_PAUSE_SECONDS
