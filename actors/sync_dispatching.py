@@ -57,40 +57,46 @@ def dispatch_syncs_now(lowest: int = 0) -> bool:
     if lists.requests <= 0:
         if lists.reopens_at is not None and ledger.has_pending_sync():
             opens_at = from_epoch(lists.reopens_at)
-            if waits.note(waits.LISTS, opens_at, lists.reason or "ESI"):
-                publish(WaitsChanged())
+            _tell_wait(waits.LISTS, waits.Wait(opens_at, lists.reason or "ESI"))
             wake_syncs_for(opens_at)
         wake_syncs_for(ledger.next_sync_wait())
         return True
-    if waits.end([waits.LISTS]):
+    refreshes, sso_wait = _login_service()
+    if waits.end([waits.LISTS] if sso_wait else [waits.LISTS, waits.REFRESHES]):
         publish(WaitsChanged())
     if lists.probe and _status_goes_first():
         return True
-    refreshes, sso_opens_at = _refreshes()
     fetching = killmails_first()
     interval = timedelta(seconds=SHARE * SPACING / settings.current().esi_requests_per_second)
     chosen = ledger.choose_syncs(ledger.SyncRoom(window(), lowest, lists.probe, refreshes, fetching, interval))
     sent = _send(chosen)
     wakes = [ledger.next_sync_wait()]
-    if sso_opens_at is not None and ledger.has_pending_sync():
-        wakes.append(sso_opens_at)
+    if sso_wait is not None and ledger.has_pending_sync():
+        _tell_wait(waits.REFRESHES, sso_wait)
+        wakes.append(sso_wait.until)
     if fetching is not None and ledger.has_pending_sync(highest=INTERACTIVE_PRIORITY - 1):
         wakes.append(min(ledger.next_share(), utcnow() + LOOK_AGAIN))
     wake_syncs_for(min((at for at in wakes if at is not None), default=None))
     return sent
 
 
-def _refreshes() -> tuple[int | None, datetime | None]:
-    """How many syncs may need another access token (None: all), and when the gate of the login service opens.
+def _tell_wait(name: str, wait: waits.Wait) -> None:
+    """Write down what a class waits for, and tell the viewers if it is news."""
+    if waits.note(name, wait.until, wait.reason):
+        publish(WaitsChanged())
 
-    Closed, it lets none through; when its pause is over, one finds out for all.
+
+def _login_service() -> tuple[int | None, waits.Wait | None]:
+    """How many syncs may need another access token (None: all), and until when none may, if so, and why.
+
+    Closed, its gate lets none through; when its pause is over, one finds out for all.
     """
     now, gate = rate_store.read_gate(sso_gate.GATE)
     if not gate.failures:
         return None, None
     if gate.closed_until <= now:
         return 1, None
-    return 0, from_epoch(gate.closed_until)
+    return 0, waits.Wait(from_epoch(gate.closed_until), gate.reason)
 
 
 def killmails_first() -> int | None:

@@ -1,13 +1,14 @@
 """Before `sync_user` runs: whether its list may be read now at all, and afterwards the next syncs.
 
-A message that meets a closed gate, or a background one that meets a login's killmails, is skipped and its sync is
-pending again: nothing was claimed, no token was refreshed, and nothing is logged or published for it.
+A message that meets a closed gate (the login service's too, where the sync needs another access token), or a background
+one that meets a login's killmails, is skipped and its sync is pending again: nothing was claimed, no token was
+refreshed, and nothing is logged or published for it.
 """
 
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import dramatiq
@@ -18,6 +19,7 @@ import ledger
 import runtime
 from actors.middleware import discard_connection
 from database import from_epoch, keep_connected, utcnow
+from esi import sso_gate
 from esi.rate_limit import CHAR_KILLMAIL
 from killmails import INT64_MAX
 from ledger.rules import INTERACTIVE_PRIORITY
@@ -75,6 +77,9 @@ class SyncStarts(Middleware):
         lists = runtime.limiter().allowance(CHAR_KILLMAIL, NO_OWNER, background=False)
         if lists.requests <= 0 and lists.reopens_at is not None:
             return from_epoch(lists.reopens_at)
+        closed = sso_gate.closure()
+        if closed is not None and ledger.needing_refresh([message.args[0]]):
+            return utcnow() + timedelta(seconds=closed.wait)
         priority = message.options.get("broker_priority", INTERACTIVE_PRIORITY)
         if priority >= INTERACTIVE_PRIORITY or killmails_first() is None:
             return None

@@ -20,7 +20,7 @@ from actors.queues import FIRST, SYNCS
 from actors.sync_dispatching import wake_syncs_for
 from actors.syncs import finish_if_complete
 from database import UNAVAILABLE_ERRORS, from_epoch, keep_connected, utcnow
-from esi import rate_store
+from esi import rate_store, sso_gate
 from esi.client import NotModified, RecentPage
 from esi.errors import (
     EsiDowntime,
@@ -86,6 +86,8 @@ def _read_list(reader: ListReader) -> None:
     except tokens.NeedsLogin as error:
         _fail(reader.sync, str(error))
     except tokens.TokenUnavailable as error:
+        if _wait_at_login_service(reader.sync, error):
+            return
         _take_no_token(reader.sync, error)
     except tokens.UndecryptableToken as error:
         _fail(reader.sync, str(error))
@@ -296,11 +298,22 @@ def _wait_at_gate(sync: ledger.ClaimedSync, closed: Closed) -> bool:
     """
     if closed.road not in GATES:
         return False
-    until = from_epoch(closed.until)
-    if ledger.wait_with_sync(sync, until, closed.reason):
+    _wait_with_all(sync, from_epoch(closed.until), closed.reason)
+    return True
+
+
+def _wait_with_all(sync: ledger.ClaimedSync, until: datetime, reason: str) -> None:
+    if ledger.wait_with_sync(sync, until, reason):
         wake_syncs_for(until)
         if sync.priority >= INTERACTIVE_PRIORITY:
             publish(SyncChanged(sync.sync_id))
+
+
+def _wait_at_login_service(sync: ledger.ClaimedSync, error: tokens.TokenUnavailable) -> bool:
+    """Wait for the login service's gate, which has its own line in the log, as for ESI's; False where it is open."""
+    if error.own_fault or sso_gate.closure() is None:
+        return False
+    _wait_with_all(sync, utcnow() + timedelta(seconds=error.retry_after), str(error))
     return True
 
 

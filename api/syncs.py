@@ -167,9 +167,22 @@ def _views(rows: Iterable[Any]) -> list[SyncView]:
     active = [row.id for row in rows if row.finished_at is None]
     progress = ledger.sync_progress(active)
     gates = waits.current() if active else {}
-    views = [_view(row, progress.get(row.id), _wait_of(row, progress.get(row.id), gates, now)) for row in rows]
+    list_waits = _list_waits(active, gates)
+    views = [
+        _view(row, progress.get(row.id), _wait_of(row, progress.get(row.id), list_waits.get(row.id), gates, now))
+        for row in rows
+    ]
     failures = _failures([view.id for view in views if view.failed])
     return [replace(view, failures=failures[view.id]) if view.id in failures else view for view in views]
+
+
+def _list_waits(sync_ids: list[int], gates: dict[str, Wait]) -> dict[int, Wait]:
+    """Sync id to what keeps its list from being read, where anything does."""
+    if waits.LISTS in gates:
+        return dict.fromkeys(sync_ids, gates[waits.LISTS])
+    if waits.REFRESHES in gates:
+        return dict.fromkeys(ledger.needing_refresh(sync_ids), gates[waits.REFRESHES])
+    return {}
 
 
 def _failures(sync_ids: list[int]) -> dict[int, list[FailureView]]:
@@ -192,14 +205,19 @@ def _failures(sync_ids: list[int]) -> dict[int, list[FailureView]]:
     return failures
 
 
-def _wait_of(row: Any, progress: ledger.Progress | None, gates: dict[str, Wait], now: datetime) -> Wait | None:
-    """What an active sync waits for: what is its own, then its killmails' next try, then the gate of its class."""
+def _wait_of(
+    row: Any, progress: ledger.Progress | None, list_wait: Wait | None, gates: dict[str, Wait], now: datetime
+) -> Wait | None:
+    """What an active sync waits for: what is its own, then its killmails' next try, then the gate of its class.
+
+    `list_wait`: what keeps the sync's list from being read, if it has not been.
+    """
     if row.finished_at is not None:
         return None
     if row.waiting_until is not None and row.waiting_until > now:
         return Wait(row.waiting_until, row.waiting_for)
     if row.state != SyncState.FETCHING:
-        return gates.get(waits.LISTS) if row.claimed_until is None else None
+        return list_wait if row.claimed_until is None else None
     if progress is None or not progress.pending:
         return None
     if progress.retrying == progress.pending and progress.retry_at is not None and progress.retry_at > now:

@@ -14,14 +14,13 @@ from typing import Any
 from clock import CLOCKS_APART
 from database import as_datetime, db, execute, lock_clause, placeholders, utcnow
 from ledger.dispatching import has_pending
+from ledger.pending_syncs import TOKEN_LIFE
 from ledger.rules import INTERACTIVE_PRIORITY, LIST_BACKOFF
 
 #: Syncs whose wait or lease has ended, made pending in one go; the next look goes on.
 BATCH = 1_000
 #: The part of all messages, of all threads and of all requests that background keeps while interactive work goes first.
 SHARE = 10
-#: What an access token has left at least, to be used without a refresh (`tokens/access.py`).
-TOKEN_LIFE = timedelta(seconds=60)
 #: Seconds of share that may be saved up: what is not used is lost.
 SHARE_SAVED = timedelta(seconds=1)
 

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from database import as_datetime, execute, placeholders, utcnow
 from ledger.rules import MAX_ERROR_LENGTH
 
-#: Names of the rows: the reading of lists, killmails by class of priority, and killmails that ESI is likely to refuse.
-LISTS, INTERACTIVE, BACKGROUND, DOUBTFUL = "lists", "interactive", "background", "doubtful"
+#: Names of the rows: the reading of lists; of lists whose pilot needs another access token first; killmails by class of
+#: priority; and killmails that ESI is likely to refuse.
+LISTS, REFRESHES, INTERACTIVE, BACKGROUND, DOUBTFUL = "lists", "refreshes", "interactive", "background", "doubtful"
 #: A time that differs by less is no news: an allowance that fills up is estimated a little differently each time.
 SAME_TIME = timedelta(seconds=2)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
 
+import events
 import ledger
 import runtime
 from actors.schedule import queue_due_users
+from actors.sync_dispatching import dispatch_syncs_now
 from actors.users import sync_user
+from api import syncs
 from database import utcnow
-from esi.sso_gate import USERS_THAT_CLOSE
+from esi.sso_gate import GATE, USERS_THAT_CLOSE
+from ledger import waits
 from ledger.rules import LIST_BACKOFF, LOGIN_SERVICE_BACKOFF
 from models import Gate, Sync, SyncState, Trigger, User
 from simulator.grants import OddAnswer
@@ -142,6 +147,11 @@ def test_an_sso_that_is_down_delays_all_and_fails_no_one(simulated, sync, later,
     for pilot in pilots[USERS_THAT_CLOSE:]:
         row = sync(pilot)
         assert (row.state, row.sent_at) == (SyncState.QUEUED, None), "not sent while the gate is closed"
+        assert row.waiting_until is None, "what all of them wait for is one row"
+        shown = syncs.load([row.id])[row.id]
+        assert (shown.state, shown.waiting_for) == ("WAITING", "EVE's login service does not answer")
+        assert shown.waiting_until is not None
+        assert utcnow() < shown.waiting_until < utcnow() + timedelta(minutes=6)
     for _ in range(10):
         later(300)
         tick()
@@ -151,12 +161,37 @@ def test_an_sso_that_is_down_delays_all_and_fails_no_one(simulated, sync, later,
     assert sorted(row.attempts for row in rows) == [0] * 4 + [1] * (USERS_THAT_CLOSE - 1)
     assert User.select().where(User.needs_login_reason.is_null(False)).count() == 0
     assert simulated.asked("recent") == []
+    told = {(view.state, view.waiting_for) for view in syncs.load([row.id for row in rows]).values()}
+    assert told == {("WAITING", "EVE's login service does not answer")}
 
     set_sso_down(simulated, down=False)
     for _ in range(3):
         later(310)
         tick()
     assert {row.state for row in Sync.select()} == {SyncState.FINISHED}
+    assert waits.current() == {}
+
+
+def test_a_closed_login_service_is_no_reason_for_who_needs_no_refresh(simulated, post):
+    """The broker is away as well, so that both stay queued."""
+    valid, expired = simulated.pilot(1), simulated.pilot(1)
+    User.update(access_token=None, expires_at=None).where(User.id == expired.user_id).execute()
+    Gate.insert(name=GATE, closed_until=time.time() + 200, reason="closed", failures=1).execute()
+    post.refuse("sync_user")
+    told: list[object] = []
+    events.subscribe(told.append)
+    queued = [ask(pilot).sync_id or 0 for pilot in (valid, expired)]
+    events.close()
+    shown = syncs.load(queued)
+    assert [(shown[each].state, shown[each].waiting_for) for each in queued] == [
+        ("QUEUED", None),
+        ("WAITING", "closed"),
+    ]
+    assert told.count(events.WaitsChanged()) == 1
+    # And when it is open again, nobody waits for it any longer
+    Gate.update(closed_until=0, failures=0).execute()
+    dispatch_syncs_now()
+    assert {view.state for view in syncs.load(queued).values()} == {"QUEUED"}
 
 
 def test_the_only_pilot_is_due_again_within_the_hour_however_long_the_sso_was_down(simulated, sync, later, tick):

@@ -140,16 +140,29 @@ def test_with_the_login_service_closed_only_valid_access_tokens_are_used(simulat
     assert states() == {"FINISHED"}
 
 
-def test_a_sync_in_a_worker_asks_no_closed_login_service(simulated, crew):
-    pilot = simulated.pilot(1)
-    ask(pilot)
-    User.update(access_token=None, expires_at=None).execute()
+def test_messages_that_meet_the_closed_login_service_go_back_where_they_need_it(simulated, post, crew, caplog):
+    caplog.set_level(logging.INFO)
+    expired = [simulated.pilot(1) for _ in range(3)]
+    valid = simulated.pilot(1)
+    for pilot in (*expired, valid):
+        ask(pilot, Trigger.SCHEDULE)
+    User.update(access_token=None, expires_at=None).where(User.id != valid.user_id).execute()
+    told: list[object] = []
+    events.subscribe(told.append)
     close_gate("login service", failures=1)
+    caplog.clear()
     crew.drain()
-    [sync] = Sync.select()
-    assert (sync.state, sync.claimed_until, sync.attempts, sync.waiting_for) == (SyncState.LISTING, None, 0, "down")
-    assert User.get_by_id(pilot.user_id).refresh_claimed_until is None
+    events.close()
+    held = [Sync.get(Sync.user == pilot.user_id) for pilot in expired]
+    assert [(sync.state, sync.sent_at, sync.attempts) for sync in held] == [("QUEUED", None, 0)] * 3
+    assert Sync.get(Sync.user == valid.user_id).state == SyncState.FINISHED
+    assert User.select().where(User.refresh_claimed_until.is_null(False)).count() == 0
     assert [entry for entry in simulated.asked("token") if entry.grant_type == "refresh_token"] == []
+    assert told.count(events.WaitsChanged()) == 1, "one event for all of them"
+    assert {event.sync_id for event in told if isinstance(event, events.SyncChanged)}.isdisjoint(
+        sync.id for sync in held
+    )
+    assert [record.message for record in caplog.records if " waits until " in record.message] == []
 
 
 def test_background_lists_make_room_for_a_logins_killmails(simulated, post, crew):
@@ -230,12 +243,16 @@ def test_a_message_of_another_shape_is_the_actors_to_refuse(simulated, crew):
     assert sync_user.queue_name == SYNCS
 
 
+@pytest.mark.parametrize("gate", ["downtime", "login service"])
 @pytest.mark.parametrize(("trigger", "event_count"), [(Trigger.SCHEDULE, 1), (Trigger.LOGIN, 2)])
-def test_a_claimed_sync_that_meets_a_closed_gate_adds_no_line_to_the_gates_own(simulated, caplog, trigger, event_count):
+def test_a_claimed_sync_that_meets_a_closed_gate_adds_no_line_to_the_gates_own(
+    simulated, caplog, trigger, event_count, gate
+):
     """The gate closed after the message was let through. A pilot who waits for the list is told, and no other."""
     caplog.set_level(logging.INFO)
     sync_id = ask(simulated.pilot(1), trigger).sync_id or 0
-    close_gate("downtime")
+    User.update(access_token=None, expires_at=None).execute()
+    close_gate(gate)
     told: list[object] = []
     events.subscribe(told.append)
     caplog.clear()
