@@ -387,6 +387,8 @@ class Lock(Table):
     wake_at: Any = DateTimeField(null=True)  # when a delayed message of this dispatcher is already on its way for
     sent: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # 'dispatch': rows sent of the current ten
     next_share_at: Any = DateTimeField(null=True)  # 'syncs': when background's share allows the next one
+    passed_priority: Any = SmallIntegerField(null=True)  # 'syncs': behind which sync the next look for those that can
+    passed_id: Any = BigIntegerField(null=True)  # be read without the login service begins (ledger/pending_syncs.py)
 
     class Meta:
         table_name = "locks"

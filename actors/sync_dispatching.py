@@ -32,7 +32,8 @@ from ledger.sync_window import SHARE
 
 logger = logging.getLogger(__name__)
 
-#: While interactive killmails go first, how soon to look whether they are done.
+#: How soon to look again: while interactive killmails go first, whether they are done; while the login service is
+#: closed, whether one of the next syncs can be read without it.
 LOOK_AGAIN = timedelta(seconds=1)
 
 
@@ -74,6 +75,8 @@ def dispatch_syncs_now(lowest: int = 0) -> bool:
     if sso_wait is not None and ledger.has_pending_sync():
         _tell_wait(waits.REFRESHES, sso_wait)
         wakes.append(sso_wait.until)
+        if ledger.more_to_look_at():
+            wakes.append(utcnow() + LOOK_AGAIN)
     if fetching is not None and ledger.has_pending_sync(highest=INTERACTIVE_PRIORITY - 1):
         wakes.append(min(ledger.next_share(), utcnow() + LOOK_AGAIN))
     wake_syncs_for(min((at for at in wakes if at is not None), default=None))

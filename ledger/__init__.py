@@ -45,7 +45,7 @@ from ledger.listing import (
     wait_with_sync,
 )
 from ledger.opening import Opened, Outcome, open_due_syncs, open_sync, retry_given_up
-from ledger.pending_syncs import needing_refresh
+from ledger.pending_syncs import more_to_look_at, needing_refresh
 from ledger.refusals import PutBehind, count_refusal
 from ledger.repair import (
     fail_abandoned,
@@ -106,6 +106,7 @@ __all__ = [
     "lease_ends",
     "links_of",
     "mark_unsent",
+    "more_to_look_at",
     "needing_refresh",
     "next_due",
     "next_share",

@@ -7,14 +7,16 @@ message is out for a sync. Whether a gate is closed, and whether killmails go fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from clock import CLOCKS_APART
 from database import as_datetime, db, execute, lock_clause, placeholders, utcnow
+from ledger import pending_syncs
 from ledger.dispatching import has_pending
-from ledger.pending_syncs import TOKEN_LIFE
+from ledger.pending_syncs import ACTIVE, PENDING, PendingSync
 from ledger.rules import INTERACTIVE_PRIORITY, LIST_BACKOFF
 
 #: Syncs whose wait or lease has ended, made pending in one go; the next look goes on.
@@ -24,12 +26,8 @@ SHARE = 10
 #: Seconds of share that may be saved up: what is not used is lost.
 SHARE_SAVED = timedelta(seconds=1)
 
-# SQLite uses a partial index only for a query that repeats the index's own terms, word for word.
-_ACTIVE = "state IN ('QUEUED', 'LISTING')"
-#: True for a sync that may be sent.
-_PENDING = f"{_ACTIVE} AND sent_at IS NULL AND claimed_until IS NULL AND waiting_until IS NULL"
 #: True for a sync whose message is out.
-_SENT = f"{_ACTIVE} AND sent_at IS NOT NULL AND claimed_until IS NULL AND waiting_until IS NULL"
+_SENT = f"{ACTIVE} AND sent_at IS NOT NULL AND claimed_until IS NULL AND waiting_until IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +79,52 @@ def choose_syncs(room: SyncRoom) -> list[OutgoingSync]:
         out = dict(execute(f"SELECT priority, COUNT(*) FROM syncs WHERE {_SENT} GROUP BY priority").fetchall())
         background = sum(count for priority, count in out.items() if priority < INTERACTIVE_PRIORITY)
         total = sum(out.values())
+        looked = None if room.refreshes is None else _look(room)
         if room.probe:
-            return [] if total else _mark_sent(room, 0, 10, 1, now, probe=True)
-        chosen = _mark_sent(room, INTERACTIVE_PRIORITY, 10, room.window - (total - background), now)
+            return [] if total else _mark(_probe_of_esi(room, looked), now)
+        chosen = _mark_sent(room, INTERACTIVE_PRIORITY, 10, room.window - (total - background), now, looked)
         left = room.window - total - len(chosen)
-        if room.refreshes and left > 0:  # finds out whether the login service answers again
-            chosen += _mark_sent(replace(room, refreshes=None), 0, 10, 1, now, probe=True)
+        if room.refreshes and looked and left > 0:
+            chosen += _mark(_least_failed([sync for sync in looked if not sync.has_token]), now)
         if room.fetching is not None:
-            return chosen + _beside_killmails(room, room.fetching, background, share_at, now)
+            return chosen + _beside_killmails(room, room.fetching, background, share_at, now, looked)
+        highest = INTERACTIVE_PRIORITY - 1
         if left > 0:
-            return chosen + _mark_sent(room, 0, INTERACTIVE_PRIORITY - 1, left - 1 if room.refreshes else left, now)
-        return chosen + _as_share(
-            _mark_sent(room, 0, INTERACTIVE_PRIORITY - 1, _share_of(room.window) - background, now)
-        )
+            return chosen + _mark_sent(room, 0, highest, left - 1 if room.refreshes else left, now, looked)
+        return chosen + _as_share(_mark_sent(room, 0, highest, _share_of(room.window) - background, now, looked))
+
+
+def _look(room: SyncRoom) -> list[PendingSync]:
+    """The pending syncs that may be chosen from while not all of them can be read. Bounded, however many there are."""
+    return pending_syncs.first_pending(room.lowest) if room.lowest else pending_syncs.look()
+
+
+def _probe_of_esi(room: SyncRoom, looked: list[PendingSync] | None) -> list[PendingSync]:
+    """One sync, whose list finds out whether ESI is up again.
+
+    Where none can be read without the login service, it finds out about that, too, if it may.
+    """
+    if looked is None:
+        return _least_failed(pending_syncs.first_pending(room.lowest))
+    readable = [sync for sync in looked if sync.has_token]
+    return _least_failed(readable or (looked if room.refreshes else []))
+
+
+def _least_failed(syncs: list[PendingSync]) -> list[PendingSync]:
+    """One of those that failed least, if any: what always fails must not be every probe, or it would keep a gate closed
+    for the others."""
+    least = min((sync.failures for sync in syncs), default=None)
+    fresh = [sync for sync in syncs if sync.failures == least]
+    return [random.choice(fresh)] if fresh else []  # noqa: S311 - not a secret
 
 
 def _beside_killmails(
-    room: SyncRoom, fetching: int, background: int, share_at: datetime | str | None, now: datetime
+    room: SyncRoom,
+    fetching: int,
+    background: int,
+    share_at: datetime | str | None,
+    now: datetime,
+    looked: list[PendingSync] | None,
 ) -> list[OutgoingSync]:
     """Background's share while interactive killmails go first: paced, and few enough for the threads.
 
@@ -106,7 +133,7 @@ def _beside_killmails(
     begins = _share_from(None if share_at is None else as_datetime(share_at), room.share_interval, now)
     paced = int((now - begins) / room.share_interval) + 1 if begins <= now else 0
     count = min(paced, _share_of(fetching) - background - _background_listing(now))
-    chosen = _mark_sent(room, 0, INTERACTIVE_PRIORITY - 1, count, now)
+    chosen = _mark_sent(room, 0, INTERACTIVE_PRIORITY - 1, count, now, looked)
     if chosen:
         spent = begins + room.share_interval * len(chosen)
         execute("UPDATE locks SET next_share_at = ? WHERE name = 'syncs'", (spent,))
@@ -160,14 +187,14 @@ def take_back_lost(before: datetime, count: int) -> int:
 
 def has_pending_sync(lowest: int = 0, highest: int = 10) -> bool:
     """Whether any sync of these priorities may be sent."""
-    row = execute(f"SELECT 1 FROM syncs WHERE {_PENDING} AND priority BETWEEN ? AND ? LIMIT 1", (lowest, highest))
+    row = execute(f"SELECT 1 FROM syncs WHERE {PENDING} AND priority BETWEEN ? AND ? LIMIT 1", (lowest, highest))
     return row.fetchone() is not None
 
 
 def pending_background() -> int:
     """How many background syncs have not been sent yet."""
     return int(
-        execute(f"SELECT COUNT(*) FROM syncs WHERE {_PENDING} AND priority < ?", (INTERACTIVE_PRIORITY,)).fetchone()[0]
+        execute(f"SELECT COUNT(*) FROM syncs WHERE {PENDING} AND priority < ?", (INTERACTIVE_PRIORITY,)).fetchone()[0]
     )
 
 
@@ -192,7 +219,7 @@ def interactive_fetches() -> InteractiveFetches:
 
 def next_sync_wait() -> datetime | None:
     """When the next sync's wait ends; None where none waits."""
-    row = execute(f"SELECT MIN(waiting_until) FROM syncs WHERE {_ACTIVE} AND waiting_until IS NOT NULL").fetchone()
+    row = execute(f"SELECT MIN(waiting_until) FROM syncs WHERE {ACTIVE} AND waiting_until IS NOT NULL").fetchone()
     return None if row[0] is None else as_datetime(row[0])
 
 
@@ -221,7 +248,7 @@ def _end_waits(now: datetime) -> None:
         f"""
         WITH due AS MATERIALIZED (
             SELECT id FROM syncs
-            WHERE {_ACTIVE} AND waiting_until IS NOT NULL AND waiting_until <= ? AND claimed_until IS NULL
+            WHERE {ACTIVE} AND waiting_until IS NOT NULL AND waiting_until <= ? AND claimed_until IS NULL
             LIMIT {BATCH} {lock_clause(skip_locked=True)})
         UPDATE syncs SET waiting_until = NULL, waiting_for = NULL, sent_at = NULL WHERE id IN (SELECT id FROM due)
         """,
@@ -235,7 +262,7 @@ def _take_back_abandoned(now: datetime) -> None:
         f"""
         WITH abandoned AS MATERIALIZED (
             SELECT id FROM syncs
-            WHERE {_ACTIVE} AND claimed_until IS NOT NULL AND claimed_until < ? AND attempts < {len(LIST_BACKOFF)}
+            WHERE {ACTIVE} AND claimed_until IS NOT NULL AND claimed_until < ? AND attempts < {len(LIST_BACKOFF)}
             LIMIT {BATCH} {lock_clause(skip_locked=True)})
         UPDATE syncs SET claimed_until = NULL, waiting_until = NULL, waiting_for = NULL, sent_at = NULL,
                          attempts = attempts + 1
@@ -248,7 +275,7 @@ def _take_back_abandoned(now: datetime) -> None:
 def _background_listing(now: datetime) -> int:
     """Background syncs whose lists are being read."""
     row = execute(
-        f"SELECT COUNT(*) FROM syncs WHERE {_ACTIVE} AND claimed_until IS NOT NULL AND claimed_until >= ? "
+        f"SELECT COUNT(*) FROM syncs WHERE {ACTIVE} AND claimed_until IS NOT NULL AND claimed_until >= ? "
         "AND priority < ?",
         (now, INTERACTIVE_PRIORITY),
     ).fetchone()
@@ -265,27 +292,42 @@ def _share_from(next_share_at: datetime | None, interval: timedelta, now: dateti
 
 
 def _mark_sent(
-    room: SyncRoom, lowest: int, highest: int, count: int, now: datetime, *, probe: bool = False
+    room: SyncRoom, lowest: int, highest: int, count: int, now: datetime, looked: list[PendingSync] | None
 ) -> list[OutgoingSync]:
-    if count <= 0 or highest < room.lowest:
+    """`looked`: only these, and of them only those that can be read without another access token. None: any."""
+    lowest = max(lowest, room.lowest)
+    if count <= 0 or highest < lowest:
         return []
-    params: list[Any] = [max(lowest, room.lowest), highest]
-    usable = ""
-    if room.refreshes is not None:
-        usable = """AND EXISTS (SELECT 1 FROM users u WHERE u.id = syncs.user_id
-                                AND u.access_token IS NOT NULL AND u.expires_at >= ?)"""
-        params.append(now + TOKEN_LIFE)
-    # What always fails must not be every probe, or it would keep a gate closed for the others.
-    fails = "(SELECT u.refresh_fails_since IS NOT NULL FROM users u WHERE u.id = syncs.user_id)"
-    order = f"{fails}, attempts, RANDOM()" if probe else "priority DESC, id"
+    if looked is not None:
+        return _mark([sync for sync in looked if sync.has_token and lowest <= sync.priority <= highest][:count], now)
     # MATERIALIZED: as a plain sub-select PostgreSQL may run it again for every row, and so past its limit.
     rows = execute(
         f"""
         WITH picked AS MATERIALIZED (
-            SELECT id FROM syncs WHERE {_PENDING} AND priority BETWEEN ? AND ? {usable}
-            ORDER BY {order} LIMIT ? {lock_clause(skip_locked=True)})
+            SELECT id FROM syncs WHERE {PENDING} AND priority BETWEEN ? AND ?
+            ORDER BY priority DESC, id LIMIT ? {lock_clause(skip_locked=True)})
         UPDATE syncs SET sent_at = ? WHERE id IN (SELECT id FROM picked) RETURNING id, priority
         """,
-        (*params, count, now),
+        (lowest, highest, count, now),
     ).fetchall()
+    return _in_order(rows)
+
+
+def _mark(syncs: list[PendingSync], now: datetime) -> list[OutgoingSync]:
+    """Those that are still pending, and that no other transaction holds."""
+    if not syncs:
+        return []
+    ids = [sync.sync_id for sync in syncs]
+    rows = execute(
+        f"""
+        UPDATE syncs SET sent_at = ? WHERE id IN (
+            SELECT id FROM syncs WHERE {PENDING} AND id IN ({placeholders(ids)})
+            ORDER BY id {lock_clause(skip_locked=True)}) RETURNING id, priority
+        """,
+        (now, *ids),
+    ).fetchall()
+    return _in_order(rows)
+
+
+def _in_order(rows: Iterable[tuple[int, int]]) -> list[OutgoingSync]:
     return sorted((OutgoingSync(*row) for row in rows), key=lambda sync: (-sync.priority, sync.sync_id))

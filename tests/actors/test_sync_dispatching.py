@@ -16,6 +16,7 @@ from actors.sync_dispatching import dispatch_syncs, dispatch_syncs_now, lists_un
 from actors.users import sync_user
 from database import execute, utcnow
 from esi.roads import CROWDED
+from ledger import pending_syncs
 from models import Gate, Lock, RateSlot, Sync, SyncState, Trigger, User
 from tests.actors.asking import ask, stored
 from tests.actors.post import fresh_queues
@@ -138,6 +139,21 @@ def test_with_the_login_service_closed_only_valid_access_tokens_are_used(simulat
     tend()
     crew.drain()
     assert states() == {"FINISHED"}
+
+
+def test_with_the_login_service_closed_the_next_syncs_are_looked_at_in_a_second(simulated, post, monkeypatch):
+    """Given more syncs that need another token than one look sees, Then one behind them that needs none is read."""
+    monkeypatch.setattr(pending_syncs, "LOOK", 2)
+    close_gate("login service", failures=1)
+    *expired, valid = [simulated.pilot(1) for _ in range(6)]
+    User.update(access_token=None, expires_at=None).where(User.id != valid.user_id).execute()
+    for pilot in (*expired, valid):
+        Sync.create(user=pilot.user_id, trigger=Trigger.SCHEDULE, priority=3)
+    dispatch_syncs_now()
+    assert sent_to_sync_user(post) == []
+    assert [message.delay < 2_000 for message in post.to("dispatch_syncs")] == [True]
+    dispatch_syncs_now()
+    assert sent_to_sync_user(post) == [Sync.get(Sync.user == valid.user_id).id]
 
 
 def test_messages_that_meet_the_closed_login_service_go_back_where_they_need_it(simulated, post, crew, caplog):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from itertools import chain
 
 import pytest
 
 import ledger
-from database import execute, is_sqlite, utcnow
-from ledger import OutgoingSync, SyncRoom, sync_window
+from database import db, execute, is_sqlite, utcnow
+from ledger import OutgoingSync, SyncRoom, pending_syncs, sync_window
 from models import Lock, Sync, SyncState, Trigger, User
 from tests.unit.ledger.world import (
     HOUR,
@@ -126,6 +127,68 @@ def test_without_the_login_service_only_users_with_a_valid_access_token_are_read
     assert [sync.sync_id for sync in ledger.choose_syncs(SyncRoom(PLENTY, refreshes=1))] == [syncs[1]]
 
 
+def test_the_login_service_is_probed_by_a_sync_that_needs_it_beside_those_that_do_not():
+    with_token, without = make_user(access_token="x", expires_at=utcnow() + HOUR), make_user()
+    syncs = [opened(user) for user in (with_token, without)]
+    Sync.update(attempts=1).where(Sync.id == syncs[1]).execute()
+    assert [sync.sync_id for sync in ledger.choose_syncs(SyncRoom(PLENTY, refreshes=1))] == syncs[1:] + syncs[:1]
+
+
+@pytest.mark.parametrize("refreshes", [0, 1])
+def test_where_esi_is_down_as_well_one_sync_finds_out_about_both_as_soon_as_the_login_service_may_be_asked(refreshes):
+    """Or nobody would ever ask either of them."""
+    queued(3)
+    assert len(ledger.choose_syncs(SyncRoom(PLENTY, probe=True, refreshes=refreshes))) == refreshes
+    fresh = opened(make_user(access_token="x", expires_at=utcnow() + HOUR))
+    Sync.update(sent_at=None, attempts=1).execute()
+    assert [each.sync_id for each in ledger.choose_syncs(SyncRoom(9, probe=True, refreshes=refreshes))] == [fresh]
+
+
+def test_a_sync_behind_many_that_wait_for_the_login_service_is_found_in_the_end(monkeypatch):
+    monkeypatch.setattr(pending_syncs, "LOOK", 3)
+    closed = SyncRoom(PLENTY, refreshes=0)
+    syncs = queued(10)
+    assert ledger.choose_syncs(closed) == []
+    assert ledger.more_to_look_at()
+    login = opened(make_user(access_token="x", expires_at=utcnow() + HOUR), Trigger.LOGIN)
+    assert [sync.sync_id for sync in ledger.choose_syncs(SyncRoom(PLENTY, lowest=8, refreshes=0))] == [login]
+    User.update(access_token="x", expires_at=utcnow() + HOUR).where(
+        User.id == Sync.get_by_id(syncs[7]).user_id
+    ).execute()
+    assert [sync.sync_id for sync in ledger.choose_syncs(closed)] == [syncs[7]]
+    for _ in range(2):
+        assert ledger.choose_syncs(closed) == []
+    assert not ledger.more_to_look_at(), "to the end"
+    # And the next round begins at the front
+    User.update(access_token="x", expires_at=utcnow() + HOUR).execute()
+    assert [sync.sync_id for sync in ledger.choose_syncs(closed)] == syncs[:6]
+
+
+@pytest.mark.parametrize(
+    "room",
+    [SyncRoom(9, refreshes=0), SyncRoom(9, refreshes=1), SyncRoom(9, probe=True), SyncRoom(9, probe=True, refreshes=0)],
+    ids=["login service closed", "login service probed", "ESI probed", "both"],
+)
+def test_a_closed_gate_costs_the_same_however_many_syncs_wait_for_it(monkeypatch, room):
+    monkeypatch.setattr(pending_syncs, "LOOK", 20)
+    queued(60)
+    few = steps_of(room)
+    queued(400)
+    assert steps_of(room) < 2 * few
+
+
+def steps_of(room: SyncRoom) -> int:
+    """What SQLite does to choose, in hundreds of its machine's steps. PostgreSQL does not tell."""
+    steps: list[int] = []
+    if is_sqlite():
+        db.connection().set_progress_handler(lambda: steps.append(1), 100)
+    ledger.choose_syncs(room)
+    if is_sqlite():
+        db.connection().set_progress_handler(None, 0)
+    Sync.update(sent_at=None).execute()
+    return len(steps) + 1
+
+
 def test_a_wait_that_is_over_makes_the_sync_pending(user):
     sync = reading(user)
     ledger.wait_with_sync(sync, utcnow() + HOUR, "ESI asks to wait")
@@ -203,8 +266,8 @@ def test_a_background_killmail_that_goes_as_a_share_holds_no_list_back(user):
 def test_choosing_looks_at_indexes_and_not_at_every_sync(plans):
     """A hundred thousand syncs may be queued."""
     queued(5)
-    seen = plans(sync_window)
-    ledger.choose_syncs(SyncRoom(3))
-    ledger.choose_syncs(BUSY)
-    scans = [plan for plan in seen if re.search(r"(SCAN|Seq Scan on) syncs(?! USING)", plan)]
+    seen = [plans(sync_window), plans(pending_syncs)]
+    for room in (SyncRoom(3), BUSY, SyncRoom(3, refreshes=0), SyncRoom(3, refreshes=1), SyncRoom(3, probe=True)):
+        ledger.choose_syncs(room)
+    scans = [plan for plan in chain(*seen) if re.search(r"(SCAN|Seq Scan on) syncs(?! USING)", plan)]
     assert scans == [] or not is_sqlite(), scans
