@@ -159,8 +159,8 @@ def _former_owner_leaves(user: User) -> None:
 
 
 def forget_former_owners() -> int:
-    """Delete the data of former owners whose time is over, a few at a time; none during an incident at EVE."""
-    return 0 if owner_changes.is_incident() else former_owners.delete_due()
+    """Delete the data of former owners whose time is over, a few at a time; none while deletion is paused."""
+    return former_owners.delete_due() if owner_changes.paused_since() is None else 0
 
 
 def _due(

@@ -56,6 +56,39 @@ def latest(character_id: int) -> Former | None:
     return None if former is None else Former(former.sold_at, former.links.count())
 
 
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """A character whose owner changed, for the operator. `user_id`: of the present owner, None before they log in."""
+
+    character_id: int
+    character_name: str
+    user_id: int | None
+    killmails: int
+
+
+def sold_since(since: datetime) -> list[Sold]:
+    """The characters sold since then whose former owner's data is hidden here, those sold first at first."""
+    rows = execute(
+        """SELECT f.character_id, MAX(f.character_name), u.id, COUNT(DISTINCT k.killmail_id)
+           FROM former_owners f LEFT JOIN users u ON u.character_id = f.character_id
+                LEFT JOIN former_killmails k ON k.former_owner_id = f.id
+           WHERE f.sold_at >= ? GROUP BY f.character_id, u.id ORDER BY MIN(f.sold_at), f.character_id""",
+        (since,),
+    ).fetchall()
+    return [Sold(*row) for row in rows]
+
+
+def count_due() -> int:
+    """How many former owners' thirty days are over: what `delete_due` would delete in the end."""
+    before = utcnow() - KEPT_FOR
+    row = execute(
+        """SELECT (SELECT COUNT(*) FROM former_owners WHERE sold_at < ?)
+                + (SELECT COUNT(*) FROM users WHERE sold_at < ?)""",
+        (before, before),
+    ).fetchone()
+    return int(row[0])
+
+
 def hide(user_id: int, owner_hash: str, *, sold_before: datetime | None = None) -> bool:
     """The character has been sold by the owner with this hash: hide what they had, and delete their row of `users`.
 
@@ -81,11 +114,12 @@ def hide(user_id: int, owner_hash: str, *, sold_before: datetime | None = None) 
     return True
 
 
-def restore(user_id: int, *, owner_hash: str | None = None) -> int | None:
+def restore(user_id: int, *, owner_hash: str | None = None, since: datetime | None = None) -> int | None:
     """Link to a user what a former owner of the same character had; returns how many killmails that were.
 
     `owner_hash`: only what the owner with this hash had, and only if the user is that owner. Without it (the operator
-    says that there was no sale): what the latest former owner had. None: there is nothing to give back.
+    says that there was no sale): what the latest former owner had. `since`: only if the sale was then or later. None:
+    there is nothing to give back.
     """
     with db.atomic():
         take_turns()
@@ -96,6 +130,8 @@ def restore(user_id: int, *, owner_hash: str | None = None) -> int | None:
         former = FormerOwner.select().where(FormerOwner.character_id == user.character_id)
         if owner_hash is not None:
             former = former.where(FormerOwner.owner_hash == owner_hash)
+        if since is not None:
+            former = former.where(FormerOwner.sold_at >= since)
         row = former.order_by(FormerOwner.sold_at.desc()).first()
         if row is None:
             return None

@@ -5,7 +5,12 @@ a stored refresh token eligible again: use it after an incident at EVE's login s
 wrong. Their next sync asks the SSO once more; those it turns away again need a login.
 
 `restore-sold` gives a character's present owner the killmails of its former owner, which are hidden since the sale and
-deleted after 30 days: use it when there was no sale, for example after EVE changed how it names owners.
+deleted after 30 days: use it when there was no sale. When EVE has changed how it names owners, every pilot's next login
+looks like a sale: `restore-sold --all-since TIME` does it for all characters whose owner changed since then and whose
+pilot has logged in since.
+
+Deletion of former owners' data is paused when many characters in a row change their owner, or by `pause-deletion`. It
+stays paused until `resume-deletion`; `list` says so.
 """
 
 from __future__ import annotations
@@ -13,14 +18,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import UTC, datetime
 
 import command
+import peewee
 
 import accounts
 import migrations
 import tokens
 from database import db
+from esi import owner_changes
 from ledger import former_owners
+from ledger.former_owners import Sold
 from models import User
 from settings import Settings
 
@@ -31,16 +40,23 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
     with db.connection_context():
         if arguments.command == "retry-tokens":
             _retry(arguments.character, as_json=arguments.json)
+        elif arguments.command == "restore-sold" and arguments.all_since is not None:
+            _restore_all(arguments.all_since, as_json=arguments.json, sure=arguments.yes)
         elif arguments.command == "restore-sold":
             _restore_sold(arguments.character, as_json=arguments.json, sure=arguments.yes)
+        elif arguments.command == "pause-deletion":
+            _pause_deletion(as_json=arguments.json)
+        elif arguments.command == "resume-deletion":
+            _resume_deletion(as_json=arguments.json, sure=arguments.yes)
         else:
             _list(as_json=arguments.json)
 
 
 def _list(*, as_json: bool) -> None:
     users = [_entry(user) for user in User.select().where(User.next_sync_at.is_null()).order_by(User.character_id)]
+    paused = owner_changes.paused_since()
     if as_json:
-        print(json.dumps({"users": users}))
+        print(json.dumps({"users": users, "deletion_paused_since": _text(paused)}))
         return
     for user in users:
         again = f" EVE's login service is asked again at {user['recheck_at']} EVE time." if user["recheck_at"] else ""
@@ -49,6 +65,11 @@ def _list(*, as_json: bool) -> None:
         print("No one needs a login.")
     elif any(user["can_retry"] for user in users):
         print("To ask EVE's login service again now: .venv/bin/python scripts/users.py retry-tokens [ID ...]")
+    if paused:
+        print(
+            f"Deletion of former owners' data is paused since {_text(paused)} EVE time. To end that: "
+            ".venv/bin/python scripts/users.py resume-deletion"
+        )
 
 
 def _entry(user: User) -> dict[str, object]:
@@ -57,7 +78,7 @@ def _entry(user: User) -> dict[str, object]:
         "character_name": user.character_name,
         "token_state": accounts.token_state(user),
         "reason": tokens.login_needed(user),
-        "recheck_at": user.recheck_at and user.recheck_at.isoformat(sep=" ", timespec="seconds"),
+        "recheck_at": _text(user.recheck_at),
         "can_retry": user.refresh_token is not None,
     }
 
@@ -93,6 +114,95 @@ def _restore_sold(character_id: int, *, as_json: bool, sure: bool) -> None:
         print(json.dumps({"character_id": character_id, "restored": restored}))
     else:
         print(f"{user.character_name} ({character_id}): {restored} killmails of the former owner are visible again.")
+
+
+def _restore_all(since: datetime, *, as_json: bool, sure: bool) -> None:
+    """Raises command.Failure, after it has told of all, if any character's killmails were not restored."""
+    sold = former_owners.sold_since(since)
+    if not as_json and not sold:
+        print(f"No character whose owner changed since {_text(since)} EVE time has hidden data here.")
+        return
+    if sold and not sure:
+        _confirm(
+            f"{len(sold)} characters with {sum(each.killmails for each in sold)} hidden killmails changed their owner "
+            f"since {_text(since)} EVE time, of whom {sum(each.user_id is not None for each in sold)} have logged in "
+            "since. Each of these will see all that the character's former owners saw."
+        )
+    restored: dict[int, int] = {}
+    why_not: dict[int, str] = {}
+    for each in sold:
+        try:
+            restored[each.character_id] = _restore_one(each, since)
+        except (command.Failure, peewee.PeeweeException) as error:
+            why_not[each.character_id] = str(error).partition("\n")[0]
+    _tell_restored(sold, restored, why_not, as_json=as_json)
+
+
+def _restore_one(sold: Sold, since: datetime) -> int:
+    """All that former owners of the character had since then; returns how many killmails. Raises command.Failure."""
+    if sold.user_id is None:
+        raise command.Failure("its present owner has to log in first")
+    restored = former_owners.restore(sold.user_id, since=since)
+    if restored is None:
+        raise command.Failure("it was deleted or given back in the meantime")
+    while (more := former_owners.restore(sold.user_id, since=since)) is not None:
+        restored += more
+    return restored
+
+
+def _tell_restored(sold: list[Sold], restored: dict[int, int], why_not: dict[int, str], *, as_json: bool) -> None:
+    if as_json:
+        done = [{"character_id": id_, "restored": killmails} for id_, killmails in restored.items()]
+        left = [{"character_id": id_, "reason": reason} for id_, reason in why_not.items()]
+        print(json.dumps({"restored": done, "not_restored": left}))
+    else:
+        for each in sold:
+            if each.character_id in why_not:
+                print(f"not restored: {each.character_name} ({each.character_id}): {why_not[each.character_id]}")
+        print(f"{len(restored)} characters: {sum(restored.values())} killmails of former owners are visible again.")
+    if why_not:
+        raise command.Failure(f"{len(why_not)} of {len(sold)} characters were not restored")
+
+
+def _pause_deletion(*, as_json: bool) -> None:
+    owner_changes.pause()
+    since = _text(owner_changes.paused_since())
+    if as_json:
+        print(json.dumps({"deletion_paused_since": since}))
+    else:
+        print(f"Deletion of former owners' data is paused since {since} EVE time, until resume-deletion.")
+
+
+def _resume_deletion(*, as_json: bool, sure: bool) -> None:
+    paused, due = owner_changes.paused_since(), former_owners.count_due()
+    if paused and not sure:
+        _confirm(
+            f"Deletion of former owners' data is paused since {_text(paused)} EVE time. After this, the data of {due} "
+            f"former owners, who were sold more than {former_owners.KEPT_FOR.days} days ago, is deleted for good."
+        )
+    owner_changes.resume()
+    if as_json:
+        print(json.dumps({"was_paused_since": _text(paused), "due": due}))
+    elif paused:
+        print(f"Deletion goes on; the data of {due} former owners is due.")
+    else:
+        print("Deletion was not paused.")
+
+
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(sep=" ", timespec="seconds")
+
+
+def _past_time(text: str) -> datetime:
+    """An argument that is a time in the past, EVE time (UTC) unless it names an offset; as the database stores it."""
+    try:
+        time = datetime.fromisoformat(text)
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-01-31 or 2026-01-31T18:30") from None
+    if time > datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text!r} is in the future")
+    return time.replace(tzinfo=None)
 
 
 def _confirm(what: str) -> None:
@@ -132,6 +242,22 @@ if __name__ == "__main__":
     restore = commands.add_parser(
         "restore-sold", parents=[json_option], help="give a character's former owner's killmails to its present owner"
     )
-    restore.add_argument("character", type=command.id_of_64_bits, metavar="CHARACTER_ID", help="the character's id")
+    which = restore.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "character", type=command.id_of_64_bits, nargs="?", metavar="CHARACTER_ID", help="the character's id"
+    )
+    which.add_argument(
+        "--all-since",
+        type=_past_time,
+        metavar="TIME",
+        help="all characters whose owner changed since then (EVE time), such as 2026-01-31 or 2026-01-31T18:30",
+    )
     restore.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    commands.add_parser(
+        "pause-deletion", parents=[json_option], help="delete nothing of former owners until resume-deletion"
+    )
+    resume = commands.add_parser(
+        "resume-deletion", parents=[json_option], help="delete former owners' data again, 30 days after each sale"
+    )
+    resume.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     command.run(parser, main)
