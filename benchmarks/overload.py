@@ -1,8 +1,10 @@
-"""`python -m benchmarks.overload LOAD HOURS`: the ledger and its dispatcher under more work than ESI allows.
+"""`python -m benchmarks.overload LOAD HOURS [without-floors]`: the ledger and its dispatcher under more work than ESI
+allows.
 
 Time is simulated: `database.clock` says what this module tells it, and nothing waits. What runs is the project's own:
 opening and listing syncs, the dispatcher, the limiter and its bucket, claims and settling, on a SQLite file of its own.
-Made up are ESI's answers, which all succeed, and the broker, which hands out the highest priority first.
+Made up are ESI's answers, which all succeed, and the broker, which hands out the highest priority first. Without
+floors the oldest rows get no share of their own: for whoever wants to see what B16's bounds are worth.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import heapq
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -30,6 +33,7 @@ from esi.limiter import SPACING, Closed
 from esi.rate_limit import KILLMAIL
 from esi.rate_store import SLOTS
 from killmails import Attacker, Killmail, Victim
+from ledger import dispatching
 from ledger.reading import NOTHING_READ
 from ledger.rules import INTERACTIVE_PRIORITY
 from models import Trigger, User
@@ -48,6 +52,7 @@ TICK_SECONDS = 60.0
 #: When the simulated time begins (seconds since the epoch). Any whole day will do.
 BEGIN = 1_800_000_000.0
 COOLDOWN = timedelta(minutes=15)
+WITHOUT_FLOORS = "without-floors"
 
 
 def loads(load: float) -> tuple[float, float]:
@@ -69,9 +74,15 @@ class Waits:
     background_left: int = 0
     overtaken: int = 0
     most_overtaken: int = 0
+    # By interactive: the lists that wait, by when they were read and with how many killmails; and the killmails of any
+    # list that were fetched since one of the oldest of them was.
+    lists: dict[bool, Counter[float]] = field(default_factory=lambda: {True: Counter(), False: Counter()})
+    passed_over: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    most_passed_over: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
 
     def listed(self, killmail_id: int, now: float, *, interactive: bool) -> None:
         self.listed_at[killmail_id] = (now, interactive)
+        self.lists[interactive][now] += 1
         if not interactive:
             if not self.background_left:
                 self.background_at, self.overtaken = now, 0
@@ -79,6 +90,7 @@ class Waits:
 
     def stored(self, killmail_id: int, now: float) -> None:
         at, interactive = self.listed_at.pop(killmail_id)
+        self.note_passed_over(at, interactive=interactive)
         self.longest[interactive] = max(self.longest[interactive], now - at)
         self.fetched[interactive] += 1
         if interactive:
@@ -88,6 +100,20 @@ class Waits:
             self.note_pause(now)
             self.background_at, self.overtaken = now, 0
             self.background_left -= 1
+
+    def note_passed_over(self, listed_at: float, *, interactive: bool) -> None:
+        """A killmail of the list read then was fetched: of each class, the oldest list that waits was served, or not.
+
+        Lists are counted in the order in which they were read, which is that of a Counter's keys.
+        """
+        for each, lists in self.lists.items():
+            served = each == interactive and next(iter(lists)) == listed_at
+            self.passed_over[each] = 0 if served or not lists else self.passed_over[each] + 1
+            self.most_passed_over[each] = max(self.most_passed_over[each], self.passed_over[each])
+        lists = self.lists[interactive]
+        lists[listed_at] -= 1
+        if not lists[listed_at]:
+            del lists[listed_at]
 
     def note_pause(self, now: float) -> None:
         """A time without a background killmail counts only while one waits: in seconds, and in killmails of logins."""
@@ -246,7 +272,7 @@ def found(simulation: Simulation) -> dict[str, Any]:
     large = [seconds for killmails, seconds in simulation.took if killmails > SMALL[1]]
     return {
         "small": small, "large": large, "seconds": simulation.now - BEGIN, "longest_pause": waits.longest_pause,
-        "most_overtaken": waits.most_overtaken,
+        "most_overtaken": waits.most_overtaken, "most_passed_over": max(waits.most_passed_over.values()),
         "longest_interactive": waits.longest[True], "longest_background": waits.longest[False],
         "interactive_fetched": waits.fetched[True], "background_fetched": waits.fetched[False],
         "left": len(waits.listed_at),
@@ -254,7 +280,9 @@ def found(simulation: Simulation) -> dict[str, Any]:
 
 
 def main() -> None:
-    load, hours = map(float, sys.argv[1:])
+    load, hours = map(float, sys.argv[1:3])
+    if WITHOUT_FLOORS in sys.argv[3:]:
+        vars(dispatching).update(OLDEST_PLACE=None, BACKGROUND_PLACE=None)  # no place is theirs
     database.connect(settings.current().database_url).connect()
     migrations.upgrade()
     database.execute("PRAGMA synchronous = OFF")  # the file is thrown away

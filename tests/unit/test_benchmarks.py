@@ -14,7 +14,7 @@ import pytest
 from graphql import build_schema, parse, validate
 
 from benchmarks import __main__ as bench
-from benchmarks import asks, crowd_rows, machine, overload
+from benchmarks import asks, b16_overload, crowd_rows, machine, overload
 from benchmarks.b07_tick import ratios
 from benchmarks.b11_growth import marginal
 from benchmarks.b12_allowance import bursts
@@ -115,6 +115,43 @@ def test_background_is_overtaken_only_while_it_waits() -> None:
 
     assert (waits.most_overtaken, waits.longest_pause) == (2, 5.0)
     assert waits.longest == {True: 12.0, False: 5.0}
+
+
+def test_the_oldest_list_of_a_class_is_passed_over_only_while_it_waits_and_is_not_served() -> None:
+    """Given two lists of logins and one of a background sync, When the later login is served, Then the other two are
+    passed over, until one of theirs is fetched."""
+    waits = overload.Waits()
+    for killmail_id in (1, 2):
+        waits.listed(killmail_id, 0.0, interactive=True)
+    waits.listed(3, 5.0, interactive=False)
+    for killmail_id in (4, 5, 6, 7):
+        waits.listed(killmail_id, 10.0, interactive=True)
+    for killmail_id in (4, 5, 6):
+        waits.stored(killmail_id, 11.0)
+    assert waits.most_passed_over == waits.passed_over == {True: 3, False: 3}
+
+    waits.stored(1, 12.0)
+    assert waits.passed_over == {True: 0, False: 4}
+    waits.stored(3, 12.0)
+    assert waits.passed_over == {True: 1, False: 0}
+    # The later one becomes the oldest when the first one has nothing left; and of no list, none is passed over
+    waits.stored(2, 13.0)
+    waits.stored(7, 13.0)
+    assert waits.passed_over == {True: 0, False: 0}
+    assert waits.most_passed_over == {True: 3, False: 4}
+
+
+def test_an_overload_breaks_the_bound_without_the_ledgers_floors_and_only_then(tmp_path: Path) -> None:
+    """Given a third of an hour: the oldest list is served all the time, or in the end not at all."""
+    kept = b16_overload.start(1.5, 1 / 3, tmp_path)
+    (tmp_path / "without").mkdir()
+    broken = b16_overload.start(1.5, 1 / 3, tmp_path / "without", overload.WITHOUT_FLOORS)
+    missed = [
+        {figure.what.partition(": ")[2] for figure in figures if figure.met is False}
+        for figures in (b16_overload.figures_of("150%", b16_overload.answer(process)) for process in (kept, broken))
+    ]
+    assert "killmails in a row, none of the oldest list" not in missed[0]
+    assert "killmails in a row, none of the oldest list" in missed[1]
 
 
 def test_what_is_left_at_the_end_has_waited_until_then() -> None:
