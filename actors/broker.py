@@ -21,16 +21,13 @@ import events
 import logs
 import migrations
 import settings
-from actors.expired import SkipExpired
+from actors.expired import CRON_MAX_AGE_SECONDS, SkipExpired
 from actors.memory import InMemoryBroker
 from actors.messages import CheckedEncoder, CheckedRabbitmqBroker
 from actors.middleware import Connections, DefaultPriority, EndsWithMaster, FetchClaims, NoSecretsInMessages, Stopping
-from actors.queues import CLOCKS_APART_MS, MAX_PRIORITY
+from actors.queues import MAX_PRIORITY
 from actors.sync_starts import SyncStarts
 
-#: A cron message older than this (seconds, by the reader's clock) is skipped: the next one does the same. After an
-#: outage of the workers the last few are run one after the other, which does nothing twice.
-STALE_CRON_SECONDS = 50 + CLOCKS_APART_MS // 1000
 #: Seconds. How long RabbitMQ may refuse to read (it is short of memory or disk) before a message is left to the tick.
 BLOCKED_TIMEOUT_SECONDS = 5
 
@@ -51,7 +48,7 @@ def make_broker(config: settings.Settings, *, schema_checked: bool = True) -> dr
         Retries(max_retries=0),
         DefaultPriority(),
         NoSecretsInMessages(),
-        PeriodiqMiddleware(skip_delay=STALE_CRON_SECONDS),
+        PeriodiqMiddleware(skip_delay=CRON_MAX_AGE_SECONDS),
     ]
     if config.rabbitmq_url is None:
         return InMemoryBroker(middleware=middleware, fail_fast_default=False)

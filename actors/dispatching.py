@@ -13,6 +13,7 @@ import ledger
 import runtime
 import settings
 from actors import sending
+from actors.expired import DISPATCH_MAX_AGE
 from actors.middleware import THIS_ADDRESS, FetchClaims
 from actors.queues import MAINTENANCE, SECOND
 from database import from_epoch, utcnow
@@ -36,7 +37,7 @@ EMBEDDED_THREADS = 8
     priority=SECOND,
     max_retries=0,  # the tick does the same every minute anyway
     time_limit=60_000,  # some ten statements; beyond a minute the database is stuck, and the next tick is due
-    max_age=30 * 60_000,  # longer than the farthest wake-up is delayed; older ones have been made up for
+    max_age=DISPATCH_MAX_AGE,
 )
 def dispatch() -> None:
     """For gates that open and leases that end."""

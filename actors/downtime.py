@@ -8,9 +8,10 @@ import dramatiq
 
 import runtime
 from actors.dispatching import dispatch_now
+from actors.expired import EVERY_MINUTE_MAX_AGE
 from actors.middleware import THIS_ADDRESS
 from actors.permits import permit_for
-from actors.queues import CLOCKS_APART_MS, MAINTENANCE, SECOND
+from actors.queues import MAINTENANCE, SECOND
 from actors.sync_dispatching import dispatch_syncs_now
 from esi.errors import EsiError
 from esi.limiter import Closed
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
     priority=SECOND,
     max_retries=0,  # the tick asks again when the next pause is over
     time_limit=60_000,  # one request, at ESI's slowest
-    max_age=60_000 + CLOCKS_APART_MS,  # a newer one asks the same
+    max_age=EVERY_MINUTE_MAX_AGE,
 )
 def ask_whether_up() -> None:
     """For a downtime whose pause is over. A failure begins the next pause; after a success the next killmail or list

@@ -9,6 +9,7 @@ import dramatiq
 import ledger
 import runtime
 from actors.dispatching import dispatch_now, wake_for
+from actors.expired import KILLMAIL_MAX_AGE
 from actors.middleware import FetchClaims, Held
 from actors.queues import KILLMAILS, SECOND
 from actors.syncs import finish_if_complete
@@ -27,8 +28,6 @@ INVALID_HASH_TRIES = 8
 
 #: Shorter than the ledger's lease of 60 s, longer than any request (connect 3 s, read 15 s).
 TIME_LIMIT_MS = 45_000
-#: A message this old is stale: its row went back to pending long ago.
-MAX_AGE_MS = 30 * 60_000
 
 
 @dramatiq.actor(
@@ -36,7 +35,7 @@ MAX_AGE_MS = 30 * 60_000
     priority=SECOND,
     max_retries=0,  # the ledger alone retries: it knows what a failure was, and others see it there
     time_limit=TIME_LIMIT_MS,
-    max_age=MAX_AGE_MS,
+    max_age=KILLMAIL_MAX_AGE,
     rate_limit_group=KILLMAIL,
 )
 def fetch_killmail(killmail_id: int) -> None:

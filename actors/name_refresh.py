@@ -12,6 +12,7 @@ import dramatiq
 
 import runtime
 import stale_names
+from actors.expired import NAMES_MAX_AGE
 from actors.queues import LAST, NAMES
 from actors.road import Road
 from esi.errors import EsiError
@@ -28,7 +29,7 @@ MAX_NOT_FOUND = 10
     priority=LAST,
     max_retries=0,  # the next turn asks for the same
     time_limit=10 * 60_000,  # a batch that is halved down to its bad ids, at ESI's slowest
-    max_age=30 * 60_000,  # carries nothing: the next turn does the same
+    max_age=NAMES_MAX_AGE,
 )
 def refresh_names() -> None:
     """Ask for one batch of names that may have changed."""

@@ -15,6 +15,7 @@ import dramatiq
 import runtime
 import solar_systems
 from actors import sending
+from actors.expired import NAMES_MAX_AGE
 from actors.queues import LAST, NAMES
 from actors.road import Road
 from actors.solar_systems import resolve_systems
@@ -45,7 +46,7 @@ CHARACTER_IDS = (range(90_000_000, 98_000_000), range(2_100_000_000, 2_147_483_6
     priority=LAST,
     max_retries=0,  # the tick sends it again while anything is wanted
     time_limit=10 * 60_000,  # a batch that is halved down to its bad ids, and twenty systems, at ESI's slowest
-    max_age=30 * 60_000,  # carries nothing: a newer one does the same
+    max_age=NAMES_MAX_AGE,
 )
 def resolve_names() -> None:
     """Resolve up to 1,000 wanted ids, then a few solar systems; go on where more is wanted."""

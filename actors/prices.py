@@ -11,6 +11,7 @@ import dramatiq
 
 import prices
 import runtime
+from actors.expired import NAMES_MAX_AGE
 from actors.middleware import THIS_ADDRESS
 from actors.permits import permit_for
 from actors.queues import LAST, NAMES
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
     priority=LAST,
     max_retries=0,  # the tick sends it again while prices are wanted
     time_limit=5 * 60_000,  # one request, and some 15,000 rows on a busy machine
-    max_age=30 * 60_000,  # carries nothing: a newer one does the same
+    max_age=NAMES_MAX_AGE,
 )
 def refresh_prices() -> None:
     """Fetch the list if it is wanted."""

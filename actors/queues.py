@@ -1,7 +1,5 @@
 """The queues' names and priorities: part of the contract, so that every process declares the same."""
 
-from clock import CLOCKS_APART
-
 SYNCS = "esi_user_killmails_queue"
 KILLMAILS = "esi_killmail_details_queue"
 NAMES = "esi_names_queue"
@@ -16,6 +14,3 @@ MAINTENANCE_PRIORITY = 3
 
 #: Dramatiq's own priority among the messages a worker holds: lower runs first. Lists before details before names.
 FIRST, SECOND, LAST = 0, 10, 20
-
-#: Milliseconds that a message may seem older than it is: it is dated by the sender's clock, and read by another's.
-CLOCKS_APART_MS = int(CLOCKS_APART.total_seconds() * 1000)

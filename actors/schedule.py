@@ -24,10 +24,11 @@ import stale_names
 import tokens
 from actors import sending
 from actors.dispatching import dispatch_now
+from actors.expired import EVERY_MINUTE_MAX_AGE, LOOK_MAX_AGE
 from actors.name_refresh import refresh_names
 from actors.names import names_wanted, resolve_names
 from actors.prices import refresh_prices
-from actors.queues import CLOCKS_APART_MS, FIRST, MAINTENANCE, SECOND
+from actors.queues import FIRST, MAINTENANCE, SECOND
 from actors.sync_dispatching import dispatch_syncs_now, lists_until, take_back_lost_messages
 from actors.syncs import FINALIZE_PRIORITY, finalize_sync
 from esi.rate_limit import CHAR_KILLMAIL
@@ -50,7 +51,7 @@ class TickFailed(Exception):
     priority=SECOND,
     max_retries=0,  # the next look is SCHEDULE_MINUTES away and finds the same users
     time_limit=5 * 60_000,  # 170,000 users at most, an hour's lists, in as many statements of BATCH
-    max_age=5 * 60_000 + CLOCKS_APART_MS,  # the next look finds the same users
+    max_age=LOOK_MAX_AGE,
     periodic=cron(f"*/{settings.current().schedule_minutes} * * * *"),
 )
 def queue_due_users() -> None:
@@ -77,7 +78,7 @@ def queue_due_users() -> None:
     max_retries=0,  # the next tick does the same
     throws=(TickFailed,),  # it was logged; the message becomes a dead letter, which `scripts/check_queue.py` counts
     time_limit=5 * 60_000,  # a backlog of leases after an outage, in batches
-    max_age=60_000 + CLOCKS_APART_MS,  # the next one has arrived
+    max_age=EVERY_MINUTE_MAX_AGE,
     periodic=cron("* * * * *"),
 )
 def tend_ledger() -> None:

@@ -18,6 +18,7 @@ import runtime
 import settings
 from actors import counts, sending
 from actors.dispatching import FARTHEST_WAKE, window
+from actors.expired import DISPATCH_MAX_AGE
 from actors.middleware import THIS_ADDRESS
 from actors.queues import MAINTENANCE, SECOND, SYNCS
 from actors.sync_starts import NO_OWNER, SyncStarts
@@ -42,7 +43,7 @@ LOOK_AGAIN = timedelta(seconds=1)
     priority=SECOND,
     max_retries=0,  # the tick does the same every minute anyway
     time_limit=60_000,  # some ten statements; beyond a minute the database is stuck, and the next tick is due
-    max_age=30 * 60_000,  # longer than the farthest wake-up is delayed; older ones have been made up for
+    max_age=DISPATCH_MAX_AGE,
 )
 def dispatch_syncs() -> None:
     """For waits that end and gates that open."""

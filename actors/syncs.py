@@ -11,6 +11,7 @@ import dramatiq
 import ledger
 import settings
 from actors import sending
+from actors.expired import SYNC_MAX_AGE
 from actors.queues import FIRST, SYNCS
 from database import db
 from events import SyncFinished, publish
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
     min_backoff=500,
     max_backoff=5_000,
     time_limit=60_000,  # a handful of statements: beyond a minute the database is stuck
-    max_age=60 * 60_000,  # as long as a `sync_user`; the tick has ended an older one
+    max_age=SYNC_MAX_AGE,
 )
 def finalize_sync(sync_id: int) -> None:
     """End a sync that is complete. Of any number of calls, one does it."""

@@ -13,6 +13,7 @@ import runtime
 import settings
 import tokens
 from actors.dispatching import dispatch_now
+from actors.expired import SYNC_MAX_AGE
 from actors.list_failures import sentence
 from actors.middleware import discard_connection, stopping
 from actors.permits import permit_for
@@ -54,7 +55,7 @@ POSITIONS = 10
     priority=FIRST,
     max_retries=0,  # the sync's lease and its own back-off retry it
     time_limit=15 * 60_000,  # fifty pages at ESI's slowest; each page renews the lease
-    max_age=60 * 60_000,  # a sync this late was sent again long ago
+    max_age=SYNC_MAX_AGE,
 )
 def sync_user(sync_id: int) -> None:
     """Claim the sync if no other worker holds it, and read its list as far as it has to be read."""
