@@ -2,7 +2,8 @@
 
 The invariants: the SSO is not asked while its gate is closed, nor without a slot (`esi/sso_gate.py`); a refresh that
 fails counts against its own user until several users have failed in a row, and witnesses as well
-(`tokens/witnesses.py`); and a refresh token the SSO replaced is written down before anything else happens.
+(`tokens/witnesses.py`); a refresh token the SSO replaced is written down before anything else happens; and one that
+came with another character's access token is neither kept nor revoked: it is that pilot's.
 
 A replaced token can still be lost: when the process dies between the SSO's answer and that one statement, or when the
 answer is lost on its way. A lost answer is asked for once more at once, while the SSO may still accept the token it
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from random import uniform
 from typing import Any, Protocol
@@ -81,10 +83,8 @@ def refresh_with(
 ) -> str:
     """The same with a permit that was given already."""
     try:
-        fresh, refresh_token = _call(user, refresh_token, sso, cipher, permit)
-        identity = sso.verify(fresh.access_token)
-        if identity.character_id != user.character_id:
-            raise SsoInvalidToken("character", "it is another character's token")
+        issued = _call(user, refresh_token, sso, cipher, permit)
+        identity = _identity(user, issued, sso)
     except SsoRefused as refusal:
         return _refused(user, cipher, permit, REFUSED_AFTER_LOSS if refusal.answer_lost else REFUSED)
     except (SsoUnavailable, SsoConfiguration, SsoInvalidToken) as error:
@@ -96,7 +96,7 @@ def refresh_with(
         sso_gate.answered(permit)
     else:
         _believe(user, permit, "their access tokens lack the scope")
-    return _store(user, fresh, refresh_token, identity, cipher, permit)
+    return _store(user, issued, identity, cipher, permit)
 
 
 def _enter(user: User, *, interactive: bool) -> Permit:
@@ -108,8 +108,21 @@ def _enter(user: User, *, interactive: bool) -> Permit:
         raise TokenUnavailable(BUSY, uniform(*BUSY_PAUSE)) from busy  # noqa: S311 - not a secret
 
 
-def _call(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, permit: Permit) -> tuple[TokenSet, str]:
-    """The SSO's tokens, and the refresh token to use from now on, which is stored. The slot is free after it."""
+@dataclass(frozen=True, slots=True)
+class _Issued:
+    """What the SSO handed out. `refresh_token`: the one to use from now on, `encrypted` as it stands in the user's row.
+
+    `written`: False if it replaced the old one and came too late to be written down: a login or an unlink was faster.
+    """
+
+    tokens: TokenSet
+    refresh_token: str
+    encrypted: str
+    written: bool = True
+
+
+def _call(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, permit: Permit) -> _Issued:
+    """Ask the SSO, and write down a refresh token it replaced. The slot is free after it."""
     try:
         try:
             fresh = sso.refresh(refresh_token)
@@ -120,11 +133,11 @@ def _call(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, permit:
             permit = again
             log.info("user %s: the answer to a token refresh was lost (%s); asking once more", user.id, lost)
             fresh = _ask_again(refresh_token, sso)
-        if fresh.refresh_token not in (None, refresh_token):
-            refresh_token = str(fresh.refresh_token)
-            if not swap(user, refresh_token=cipher.encrypt(refresh_token)):
-                _revoke_if_unlinked(user, refresh_token, sso)
-        return fresh, refresh_token
+        if fresh.refresh_token in (None, refresh_token):
+            return _Issued(fresh, refresh_token, user.refresh_token)
+        refresh_token = str(fresh.refresh_token)
+        encrypted = cipher.encrypt(refresh_token)
+        return _Issued(fresh, refresh_token, encrypted, written=swap(user, refresh_token=encrypted))
     finally:
         sso_gate.release(permit)
 
@@ -136,6 +149,31 @@ def _ask_again(refresh_token: str, sso: Sso) -> TokenSet:
     except SsoRefused as refusal:
         refusal.answer_lost = True
         raise
+
+
+def _identity(user: User, issued: _Issued, sso: Sso) -> Identity:
+    """Who the access token speaks for. Raises SsoInvalidToken if it is another character's; SsoUnavailable.
+
+    The refresh token that came with it is then another pilot's, too: the user's own is put back.
+    """
+    is_anothers = False
+    try:
+        identity = sso.verify(issued.tokens.access_token)
+        is_anothers = identity.character_id != user.character_id
+    finally:
+        if not issued.written and not is_anothers:
+            _revoke_if_unlinked(user, issued.refresh_token, sso)
+    if is_anothers:
+        _put_back(user, issued)
+        raise SsoInvalidToken("character", "it is another character's token")
+    return identity
+
+
+def _put_back(user: User, issued: _Issued) -> None:
+    """Undo what `_call` wrote down. Ciphertexts never repeat: what a login has stored since is left alone."""
+    User.update(refresh_token=user.refresh_token).where(
+        User.id == user.id, User.refresh_token == issued.encrypted
+    ).execute()
 
 
 def _revoke_if_unlinked(user: User, refresh_token: str, sso: Sso) -> None:
@@ -174,15 +212,13 @@ def _believe(user: User, permit: Permit, verdict: str) -> None:
         raise TokenUnavailable(closed.reason, closed.wait + AFTER_THE_OTHERS)
 
 
-def _store(
-    user: User, fresh: TokenSet, refresh_token: str, identity: Identity, cipher: TokenCipher, permit: Permit
-) -> str:
+def _store(user: User, issued: _Issued, identity: Identity, cipher: TokenCipher, permit: Permit) -> str:
     usable = KILLMAIL_SCOPE in identity.scopes
     stored = swap(
         user,
-        access_token=cipher.encrypt(fresh.access_token),
-        refresh_token=cipher.encrypt(refresh_token),
-        expires_at=expiry(fresh, identity),
+        access_token=cipher.encrypt(issued.tokens.access_token),
+        refresh_token=cipher.encrypt(issued.refresh_token),
+        expires_at=expiry(issued.tokens, identity),
         scopes=" ".join(sorted(identity.scopes)),
         token_version=User.token_version + 1,
         refresh_claimed_until=None,
@@ -200,7 +236,7 @@ def _store(
     if not usable:
         log.warning("user %s: the refreshed access token lacks the scope; %s", user.id, what_follows(user))
         raise NeedsLogin(NO_SCOPE)
-    return fresh.access_token
+    return issued.tokens.access_token
 
 
 def _refused(user: User, cipher: TokenCipher, permit: Permit, reason: str) -> str:

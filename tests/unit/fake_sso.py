@@ -50,6 +50,7 @@ class FakeSso:
     """`calls`: refresh tokens as they came in. `failure`: raised instead of an answer. `meanwhile`: runs during one.
 
     `failures`: errors to come for one refresh token each, first come first raised; the last one stays.
+    `crossed`: refresh tokens whose next answer is that of another one.
     """
 
     rotates: bool = False
@@ -60,6 +61,7 @@ class FakeSso:
     calls: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
     failures: dict[str, list[SsoError | None]] = field(default_factory=dict)
+    crossed: dict[str, str] = field(default_factory=dict)
     most_at_once: int = 0
     _at_once: int = 0
     _owners: dict[str, Identity] = field(default_factory=dict)  # by refresh token
@@ -87,6 +89,7 @@ class FakeSso:
     def refresh(self, refresh_token: str) -> TokenSet:
         with self._lock:
             self.calls.append(refresh_token)
+            refresh_token = self.crossed.pop(refresh_token, refresh_token)
             owner = self._owners.get(refresh_token)
             failure = self._failure_of(refresh_token)
             self._at_once += 1

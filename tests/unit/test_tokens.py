@@ -248,6 +248,58 @@ def test_another_characters_token_is_never_used(any_db, sso, cipher):
     assert stored(user) == before
 
 
+@pytest.fixture
+def crossed(any_db, sso, cipher) -> tuple[User, User]:
+    """Two pilots; the first one's next refresh is answered with the second one's tokens, once."""
+    first, second = log_in(sso, cipher), log_in(sso, cipher, pilot(character_id=90_000_002))
+    first_token, second_token = cipher.decrypt(first.refresh_token), cipher.decrypt(second.refresh_token)
+    expire(first)
+    sso.crossed[first_token] = second_token
+    return first, second
+
+
+def test_another_characters_refresh_token_is_not_kept(crossed, sso, cipher):
+    first, second = crossed
+    before = stored(first)
+    with pytest.raises(TokenUnavailable) as raised:
+        access_token(first.id, sso, cipher)
+    assert raised.value.own_fault
+    assert stored(first) == before
+    # The next refresh is their own again, and to unlink them revokes nothing of the other's
+    assert access_token(first.id, sso, cipher)
+    own = cipher.decrypt(User.get_by_id(first.id).refresh_token)
+    accounts.unlink(first.id, sso, cipher)
+    assert sso.revoked == [own]
+    expire(second)
+    assert access_token(second.id, sso, cipher)
+
+
+def test_another_characters_refresh_token_leaves_a_login_alone(crossed, sso, cipher):
+    first, _ = crossed
+    logged_in: list[dict[str, Any]] = []
+
+    def log_in_meanwhile() -> None:
+        sso.meanwhile = lambda: None
+        logged_in.append(stored(log_in(sso, cipher)))
+
+    sso.meanwhile = log_in_meanwhile
+    with pytest.raises(TokenUnavailable):
+        access_token(first.id, sso, cipher)
+    assert [stored(first)] == logged_in
+
+
+def test_another_characters_refresh_token_is_not_revoked_for_a_pilot_who_left(crossed, sso, cipher):
+    first, second = crossed
+    own = cipher.decrypt(first.refresh_token)
+    sso.meanwhile = lambda: accounts.unlink(first.id, sso, cipher)
+    with pytest.raises(TokenUnavailable):
+        access_token(first.id, sso, cipher)
+    assert set(sso.revoked) == {own}
+    sso.meanwhile = lambda: None
+    expire(second)
+    assert access_token(second.id, sso, cipher)
+
+
 def test_a_scope_lost_at_refresh_stops_syncing(any_db, sso, cipher):
     user = log_in(sso, cipher)
     expire(user)
