@@ -25,6 +25,7 @@ import tokens
 from actors import sending
 from actors.dispatching import dispatch_now
 from actors.expired import EVERY_MINUTE_MAX_AGE, LOOK_MAX_AGE
+from actors.middleware import discard_connection
 from actors.name_refresh import refresh_names
 from actors.names import names_wanted, resolve_names
 from actors.prices import refresh_prices
@@ -83,7 +84,11 @@ def queue_due_users() -> None:
 )
 def tend_ledger() -> None:
     """Repair what a lost message or a dead process left. Idempotent throughout."""
-    tend()
+    try:
+        tend()
+    except TickFailed:
+        discard_connection()  # it may be what failed
+        raise
 
 
 def tend(resend_after: timedelta = SYNC_RESEND_AFTER) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,7 +23,7 @@ import tokens
 from actors.downtime import ask_whether_up
 from actors.schedule import TickFailed, queue_due_users, tend, tend_ledger
 from actors.syncs import finalize_sync
-from database import utcnow
+from database import db, utcnow
 from ledger import recent_unlinks
 from models import Fetch, RateBucket, Sync, SyncState, Trigger, User
 from tests.actors.asking import ask, rows, stored
@@ -261,6 +262,23 @@ def test_a_tick_that_fails_is_a_dead_letter_and_not_tried_again(simulated, crew,
     [dead] = crew.dead
     assert dead.startswith("tend_ledger: ")
     assert "former owners: canceling" in dead
+
+
+def test_a_connection_that_breaks_during_a_tick_is_not_that_of_the_next_one(simulated, post, monkeypatch):
+    def lose_connection(*_: object) -> None:
+        db.connection().close()
+        raise OperationalError("server closed the connection unexpectedly")
+
+    def two_ticks() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(ledger, "fail_abandoned", lose_connection)
+            with pytest.raises(TickFailed, match="abandoned syncs: server closed"):
+                tend_ledger()
+        tend_ledger()
+        db.close()
+
+    with ThreadPoolExecutor(1) as worker:
+        worker.submit(two_ticks).result()
 
 
 def test_a_time_limit_that_ends_the_tick_comes_after_the_repair(simulated, post, monkeypatch):
