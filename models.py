@@ -263,7 +263,7 @@ class Sync(Table):
     next_page: Any = IntegerField(default=1)
     pages: Any = IntegerField(null=True)  # as ESI said last; null until it has
     page_one_etag: Any = TextField(null=True)  # becomes the user's when the list was read to its end
-    found: Any = IntegerField(default=0)  # references listed
+    found: Any = IntegerField(default=0)  # references listed, without foreign entries
     skipped: Any = IntegerField(default=0)  # of them, already stored when listed
     saved: Any = IntegerField(default=0)  # final once the sync has ended; until then counted live
     failed: Any = IntegerField(default=0)
@@ -280,8 +280,9 @@ class Sync(Table):
     refused: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # killmails refused since `refused_since`
     refused_since: Any = DateTimeField(null=True)
     largest_page: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # entries; see ledger/reading.py
-    list_moved: Any = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # while it was read
+    list_moved: Any = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # while it was read, or another's
     unreadable_entries: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # of the list: malformed
+    foreign_entries: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # of the list, not in `found`
 
     class Meta:
         table_name = "syncs"
@@ -357,6 +358,7 @@ class Fetch(Table):
     created_at: Any = DateTimeField(default=utcnow)
     turn: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # the lowest goes first: ledger/rules.py
     other_hash: Any = CharField(max_length=40, null=True)  # ESI lists the killmail with this one, too
+    as_share: Any = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # sent as a login's
 
     class Meta:
         table_name = "ledger"

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from database import as_datetime, db, execute, lock_clause, placeholders, utcnow
 from killmails import Killmail
+from ledger.foreign_lists import hold, repeat_holding, take_back
 from ledger.links import withdraw_foreign
 from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
@@ -110,23 +112,31 @@ def settle(claim: Claim, killmail: Killmail) -> Settled:
     In any state of the row: a worker whose lease ran out brings a body that is as good as any other, and the worker
     that holds the row by now finds it gone.
 
-    The links of pilots whom the body does not name are deleted in the same transaction.
+    The links of pilots whom the body does not name are deleted in the same transaction, and their lists distrusted.
 
     Returns the syncs that waited for it; whether one of them is complete is asked after the commit, in a statement
     of its own: inside this transaction two last workers would not see each other.
     """
+    if killmail.killmail_id != claim.killmail_id:
+        raise ValueError(f"claimed killmail {claim.killmail_id}, got the body of {killmail.killmail_id}")
+    return repeat_holding(partial(_settle, claim, killmail))
+
+
+def _settle(claim: Claim, killmail: Killmail, held: frozenset[int]) -> Settled:
     killmail_id = claim.killmail_id
-    if killmail.killmail_id != killmail_id:
-        raise ValueError(f"claimed killmail {killmail_id}, got the body of {killmail.killmail_id}")
     with db.atomic():
+        hold(held)
         wanted = execute("DELETE FROM ledger WHERE killmail_id = ?", (killmail_id,))
         if not wanted.rowcount or not store(killmail, claim.killmail_hash):
             return Settled(stored=False)
         rows = execute("DELETE FROM sync_items WHERE killmail_id = ? RETURNING sync_id", (killmail_id,)).fetchall()
-        foreign = withdraw_foreign(killmail)
+        sync_ids = tuple(sync_id for (sync_id,) in rows)
+        foreign = withdraw_foreign(killmail, held)
+        if foreign:
+            take_back(foreign, sync_ids)
     for user_id in foreign:
         log.warning("killmail %s: it does not name user %s, whose list had it; hidden from them", killmail_id, user_id)
-    return Settled(stored=True, sync_ids=tuple(sync_id for (sync_id,) in rows))
+    return Settled(stored=True, sync_ids=sync_ids)
 
 
 def defer(claim: Claim, error: str, *, refused: bool = False, retry_after: float | None = None) -> tuple[int, ...]:

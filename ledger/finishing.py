@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from database import as_datetime, db, execute, lock_clause, placeholders, utcnow
+from ledger.foreign_lists import describe
 from ledger.forgetting import forget_ended
 from ledger.listing import ClaimedSync
 from ledger.rules import DOUBTFUL, UNSETTLED
@@ -84,15 +85,16 @@ def finalize(sync_id: int, cooldown: timedelta) -> Finished | None:
                 failed = (SELECT COUNT(*) FROM sync_items i JOIN ledger l ON l.killmail_id = i.killmail_id
                           WHERE i.sync_id = s.id)
             WHERE s.id = ? AND {_COMPLETE}
-            RETURNING user_id, found, skipped, failed
+            RETURNING user_id, found, skipped, failed, foreign_entries, error
             """,
             (now, sync_id),
         ).fetchone()
         if row is None:
             return None
-        user_id, found, skipped, failed = row
+        user_id, found, skipped, failed, foreign, error = row
         saved = found - skipped - failed
-        execute("UPDATE syncs SET saved = ? WHERE id = ?", (saved, sync_id))
+        told = "; ".join(filter(None, (error, describe(foreign)))) or None
+        execute("UPDATE syncs SET saved = ?, error = ? WHERE id = ?", (saved, told, sync_id))
         last = _record(user_id, now, cooldown)
     forget_ended(user_id)
     return Finished(sync_id, user_id, found, saved, skipped, failed, last)
@@ -150,7 +152,8 @@ def finish_unchanged(sync: ClaimedSync, *, fresh_for: float, cooldown: timedelta
     """LISTING -> FINISHED at once, for a sync that found its list unchanged (304) and so wants nothing.
 
     `fresh_for`: see `add_page`. False, and nothing is written: the lease is lost, or the sync is not that simple: a
-    full one was asked for meanwhile, somebody waits for it in person now, or it has read pages before.
+    full one was asked for meanwhile, somebody waits for it in person now, it has read pages before, or a killmail of
+    an earlier list turned out not to name the pilot.
     """
     now = utcnow()
     with db.atomic():
@@ -159,6 +162,7 @@ def finish_unchanged(sync: ClaimedSync, *, fresh_for: float, cooldown: timedelta
             UPDATE syncs SET state = 'FINISHED', finished_at = ?, claimed_until = NULL, waiting_until = NULL,
                              waiting_for = NULL, error = NULL, saved = 0, failed = 0
             WHERE id = ? AND state = 'LISTING' AND claimed_until = ? AND "full" = ? AND priority = ? AND next_page = 1
+              AND NOT list_moved
               AND NOT EXISTS (SELECT 1 FROM sync_items WHERE sync_id = ?)
             """,
             (now, sync.sync_id, sync.lease, sync.full, sync.priority, sync.sync_id),

@@ -3,6 +3,7 @@
 The invariant: a link to a *stored* killmail exists only where its body names the pilot's character as the victim or as
 an attacker. A list that ESI answered for the wrong character therefore shows nobody another pilot's killmails. Before
 a killmail is stored its body is unknown, and its link shows nothing; `withdraw_foreign` checks it when it is stored.
+What that says about the list it stood in is left to `foreign_lists.py`.
 
 A stored killmail that names none of the pilots who listed it keeps no link: no query finds it. It stays stored, so that
 a wrong list is not fetched again at each sync, and so that it is there when the pilot whom it names logs in.
@@ -17,6 +18,7 @@ from typing import ParamSpec, TypeVar
 
 from database import execute, insert_rows, lock_clause, placeholders
 from killmails import Killmail
+from ledger.foreign_lists import UsersNotHeld
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,9 +62,10 @@ def link(user_id: int, killmail_ids: Collection[int], stored: Collection[int], n
     return linked, foreign
 
 
-def withdraw_foreign(killmail: Killmail) -> list[int]:
+def withdraw_foreign(killmail: Killmail, held: Collection[int]) -> list[int]:
     """Delete the links of a killmail, stored in this transaction, to pilots whom it does not name; returns their ids.
 
+    `held`: the users whom this transaction has locked. Raises UsersNotHeld where others are concerned.
     A page that links it at the same time holds its ledger row, or waits for it and then finds it stored.
     """
     linked = execute(
@@ -72,6 +75,8 @@ def withdraw_foreign(killmail: Killmail) -> list[int]:
     ).fetchall()
     named = {killmail.victim.character_id, *(attacker.character_id for attacker in killmail.attackers)}
     foreign = sorted(user_id for user_id, character_id in linked if character_id not in named)
+    if not set(foreign) <= set(held):
+        raise UsersNotHeld(foreign)
     if foreign:
         execute(
             f"DELETE FROM user_killmails WHERE killmail_id = ? AND user_id IN ({placeholders(foreign)})",

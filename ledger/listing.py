@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from database import as_datetime, db, execute, insert_rows, lock_clause, placeholders, utcnow
+from ledger.foreign_lists import distrust
 from ledger.forgetting import forget_ended
 from ledger.links import link, repeat_if_deleted
 from ledger.reading import NOTHING_READ, Reading
@@ -42,6 +43,8 @@ class ClaimedSync:
     page_one_modified: str | None = None
     wanted: int = 0  # killmails listed so far that are not stored: the place of the next one among them
     reading: Reading = NOTHING_READ  # what the pages before have in common
+    foreign: int = 0  # entries read so far that do not name the pilot
+    distrusted: bool = False  # the row says that the list moved, or was another's: settles notice that, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,9 @@ def claim_sync(sync_id: int) -> ClaimedSync | None:
             UPDATE syncs SET state = 'LISTING', claimed_until = ?, started_at = COALESCE(started_at, ?),
                              sent_at = NULL, waiting_until = NULL, waiting_for = NULL,
                              found = CASE WHEN next_page = 1 THEN 0 ELSE found END,
-                             skipped = CASE WHEN next_page = 1 THEN 0 ELSE skipped END
+                             skipped = CASE WHEN next_page = 1 THEN 0 ELSE skipped END,
+                             foreign_entries = CASE WHEN next_page = 1 THEN 0 ELSE foreign_entries END,
+                             list_moved = CASE WHEN next_page = 1 THEN FALSE ELSE list_moved END
             WHERE id = ? AND (waiting_until IS NULL OR waiting_until <= ?)
               AND (state = 'QUEUED' OR (state = 'LISTING' AND (claimed_until IS NULL OR claimed_until < ?)))
             RETURNING user_id, trigger, priority, "full", next_page, attempts, started_at,
@@ -152,7 +157,10 @@ def add_page(
         if current.page != sync.page:
             # Sent back to page 1 (a full sync was asked for): what was counted is counted again.
             seen.clear()
-            execute("UPDATE syncs SET found = 0, skipped = 0 WHERE id = ?", (sync.sync_id,))
+            execute(
+                "UPDATE syncs SET found = 0, skipped = 0, foreign_entries = 0, list_moved = FALSE WHERE id = ?",
+                (sync.sync_id,),
+            )
             execute("DELETE FROM sync_items WHERE sync_id = ?", (sync.sync_id,))
             return PageAdded(current, 0, 0, own=False, written=False)
         began = utcnow()
@@ -160,24 +168,30 @@ def add_page(
         ids = list(hashes)
         linked, unknown, foreign = _write_down(current, hashes, other_hashes or {})
         fresh = [killmail_id for killmail_id in ids if killmail_id not in seen]
-        known = sum(1 for killmail_id in fresh if killmail_id not in unknown)
+        fresh_foreign = foreign.intersection(fresh)
+        found = len(fresh) - len(fresh_foreign)
+        known = found - len(unknown.intersection(fresh))
         lease = utcnow() + LIST_LEASE
         execute(
             """
             UPDATE syncs SET next_page = ?, found = found + ?, skipped = skipped + ?, claimed_until = ?, attempts = 0,
-                             pages = ?, largest_page = ?, list_moved = ?, unreadable_entries = ?,
+                             pages = ?, largest_page = ?, list_moved = list_moved OR ?, unreadable_entries = ?,
+                             foreign_entries = foreign_entries + ?,
                              page_one_etag = CASE WHEN ? = 1 THEN ? ELSE page_one_etag END,
                              page_one_modified = CASE WHEN ? = 1 THEN ? ELSE page_one_modified END,
                              started_at = CASE WHEN ? = 1 THEN ? ELSE started_at END
             WHERE id = ?
             """,
             (
-                *(sync.page + 1, len(fresh), known, lease),
-                *(reading.pages, reading.largest_page, reading.moved, reading.unreadable),
+                *(sync.page + 1, found, known, lease),
+                *(reading.pages, reading.largest_page, reading.moved or bool(foreign), reading.unreadable),
+                len(fresh_foreign),
                 *(sync.page, etag, sync.page, modified, sync.page, began),
                 sync.sync_id,
             ),
         )
+        if foreign:
+            distrust([sync.user_id])
         if sync.page == 1:
             execute(
                 """UPDATE users SET list_fresh_until = ?, list_read_at = ?,
@@ -199,15 +213,17 @@ def end_listing(sync: ClaimedSync, *, etag: str | None, complete: bool, fresh_fo
 
     `complete` is false where SYNC_MAX_PAGES cut the list: then the next sync must not stop early, and the ETag must
     not skip it. The same holds where the reading is not steady: the list changed while it was read, or some entries
-    could not be read; but nothing was cut. None of this is a failure: what was read is fetched and the sync finishes.
+    could not be read; but nothing was cut. And it holds where a killmail that does not name the pilot was noticed
+    since the sync began, in this list or an earlier one. None of this is a failure: what was read is fetched and the
+    sync finishes.
     `fresh_for` (seconds, see `add_page`) is for a list that was unchanged: no page of it was added.
     """
     now = utcnow()
-    whole = complete and sync.reading.steady
     with db.atomic():
         current = _locked_sync(sync)
         if current is None:
             return False
+        whole = complete and sync.reading.steady and not current.distrusted
         execute(
             """UPDATE syncs SET state = 'FETCHING', claimed_until = NULL, error = ?, "full" = ?,
                                 pages = COALESCE(pages, CASE WHEN next_page > 1 THEN next_page - 1 END) WHERE id = ?""",
@@ -216,7 +232,7 @@ def end_listing(sync: ClaimedSync, *, etag: str | None, complete: bool, fresh_fo
         changes: dict[str, Any] = {"list_etag": etag if whole else None, "last_sync_complete": whole}
         if fresh_for is not None:
             changes["list_fresh_until"] = now + timedelta(seconds=fresh_for)
-        if sync.full and complete:
+        if sync.full and complete and not current.foreign:
             changes["last_full_sync_at"] = now
         if current.full and not sync.full:
             # Asked for after the last page was read: this one was none, so the next one is.
@@ -310,7 +326,7 @@ def _locked_sync(sync: ClaimedSync) -> ClaimedSync | None:
         return None
     return ClaimedSync(
         row.id, row.user_id, row.trigger, row.priority, row.full, row.next_page, row.attempts, sync.lease,
-        wanted=max(0, row.found - row.skipped),
+        wanted=max(0, row.found - row.skipped), foreign=row.foreign_entries, distrusted=bool(row.list_moved),
     )  # fmt: skip
 
 

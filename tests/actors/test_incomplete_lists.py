@@ -9,15 +9,22 @@ import logging
 
 import pytest
 
+import ledger
 from api.syncs import load
 from database import utcnow
-from models import SyncState, User
+from models import SyncState, User, UserKillmail
 from tests.actors.asking import only_row, only_sync, stored
-from tests.actors.simulated import Simulated
+from tests.actors.simulated import Pilot, Simulated
 
 
 def _conditional(simulated: Simulated) -> list[bool]:
     return [entry.conditional for entry in simulated.asked("recent")]
+
+
+def _seen_by(pilot: Pilot) -> list[int]:
+    """What the pilot sees: stored, and linked to them; newest first."""
+    linked = UserKillmail.select().where(UserKillmail.user == pilot.user_id)
+    return sorted({link.killmail_id for link in linked} & set(stored()), reverse=True)
 
 
 # Malformed entries
@@ -192,6 +199,67 @@ def test_a_page_that_anothers_sync_stored_does_not_end_the_reading(simulated, sy
     assert set(alone) <= set(stored())
     assert (done.saved, done.skipped) == (2, 4)
     assert simulated.asked("recent")[-1].page == 3, "the first page that was this pilot's own"
+
+
+# Another character's list
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_list_of_another_character_is_not_taken_for_complete(simulated, sync, threads):
+    pilot, other = simulated.pilot(6), simulated.pilot(4)
+    simulated.fault("recent", "foreign_list", count=1, character_id=pilot.character_id, other_id=other.character_id)
+
+    first = sync(pilot, threads=threads)
+    assert (first.state, first.found, first.saved, first.skipped, first.failed) == (SyncState.FINISHED, 0, 0, 0, 0)
+    assert first.error == (
+        "4 killmails of the list do not name this pilot and are not shown; the next sync reads the whole list again"
+    )
+    assert load([first.id])[first.id].summary == "Done: nothing new"
+    assert _seen_by(pilot) == []
+    now = pilot.user
+    assert (now.last_sync_complete, now.list_etag, now.last_full_sync_at) == (False, None, None)
+
+    again = sync(pilot)
+    assert (again.full, again.found, again.saved, again.error) == (True, 6, 6, None)
+    assert _conditional(simulated) == [False, False]
+    assert _seen_by(pilot) == simulated.list_of(pilot)
+    assert pilot.user.last_sync_complete
+
+
+def test_a_list_of_another_character_that_is_stored_already_is_not_taken_for_complete(simulated, sync):
+    simulated.configure(page_size=2)
+    pilot, other = simulated.pilot(6), simulated.pilot(4)
+    sync(pilot)
+    sync(other)
+    new = simulated.fight(pilot, 1)
+    simulated.fault("recent", "foreign_list", count=2, character_id=pilot.character_id, other_id=other.character_id)
+    wrong = sync(pilot)
+    assert (wrong.found, wrong.saved, wrong.skipped) == (0, 0, 0)
+    assert "4 killmails of the list do not name this pilot" in wrong.error
+    asked = len(simulated.asked("recent"))
+
+    right = sync(pilot)
+    assert (right.full, right.saved) == (True, 1)
+    assert [entry.page for entry in simulated.asked("recent")[asked:]] == [1, 2, 3, 4]
+    assert set(new) <= set(_seen_by(pilot))
+    assert pilot.user.last_sync_complete
+
+
+def test_killmails_that_came_with_anothers_list_are_linked_without_a_fetch_when_their_pilot_logs_in(simulated, sync):
+    """Also those that the pilot had before an unlink, which another pilot kept."""
+    pilot, other = simulated.pilot(1), simulated.pilot(4)
+    shared = simulated.fight(other, 2, pilot)
+    simulated.fault("recent", "foreign_list", count=1, character_id=pilot.character_id, other_id=other.character_id)
+    sync(pilot)
+    fetched = len(simulated.asked("killmail"))
+    assert fetched == 6
+    done = sync(other)
+    assert (done.found, done.skipped) == (6, 6)
+    assert len(simulated.asked("killmail")) == fetched
+    assert _seen_by(other) == simulated.list_of(other)
+
+    ledger.unlink(other.user_id)
+    assert not set(simulated.list_of(other)) & set(stored()) - set(shared)
 
 
 # Two hashes

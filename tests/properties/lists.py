@@ -202,7 +202,7 @@ class Lists(RuleBasedStateMachine):
         assert (finished is not None) == (run is not None and self.model.is_complete(run))
         if finished is not None and run is not None:
             self.model.finished(run)
-            assert run.found >= len(run.listed), "every killmail listed was counted"
+            assert run.found + run.foreign >= len(run.listed), "every killmail listed was counted"
 
     def finish_if_complete(self, sync_ids: Any) -> None:
         complete = set(self.do(ledger.ready_to_finish, sync_ids))
@@ -279,7 +279,7 @@ class Lists(RuleBasedStateMachine):
         run = self.model.runs.get(reader.sync.sync_id)
         asked_for = (reader.sync.full, reader.sync.priority)
         simple = run is not None and run.holder is reader and run.next_page == 1 and not run.items
-        simple = simple and run is not None and (run.full, run.priority) == asked_for
+        simple = simple and run is not None and (run.full, run.priority) == asked_for and not run.distrusted
         assert self.do(ledger.finish_unchanged, reader.sync, fresh_for=0.0, cooldown=COOLDOWN) == simple
         if simple and run is not None:
             self.readers.remove(reader)

@@ -66,6 +66,8 @@ class Run:
     holder: object = None  # the reader whose lease counts
     expired: bool = False
     waiting: bool = False  # until a time that has not come
+    foreign: int = 0  # entries that do not name the pilot
+    distrusted: bool = False  # what was read of the list, now or before, may be another's
     listed: set[int] = field(default_factory=set)  # since its reading began anew
 
     @property
@@ -159,27 +161,33 @@ class Model:
     def claimed(self, run: Run, reader: object) -> None:
         run.state, run.holder, run.expired = "LISTING", reader, False
         if run.next_page == 1:
-            run.found = run.skipped = 0
+            run.found = run.skipped = run.foreign = 0
+            run.distrusted = False
             run.listed = set()
             run.items = set()
 
     def sent_back(self, run: Run) -> None:
-        run.found = run.skipped = 0
+        run.found = run.skipped = run.foreign = 0
+        run.distrusted = False
         run.listed = set()
         run.items = set()
 
     def page_added(self, run: Run, ids: list[int], seen: set[int]) -> set[int]:
         """Returns what of the page was not stored."""
         pilot = self.pilots[run.user_id]
-        pilot.links |= set(ids) - self.foreign(run, ids)
+        foreign = self.foreign(run, ids)
+        pilot.links |= set(ids) - foreign
+        if foreign:
+            self._distrust(run.user_id)
         new = set(ids) - self.stored
         self.pages += 1
         for place, wanted in enumerate(sorted(new, reverse=True), max(0, run.found - run.skipped)):
             self._want(run, wanted, place)
         run.items |= new
         fresh = set(ids) - seen
-        run.found += len(fresh)
-        run.skipped += len(fresh & self.stored)
+        run.found += len(fresh - foreign)
+        run.skipped += len(fresh & self.stored - foreign)
+        run.foreign += len(fresh & foreign)
         run.listed |= set(ids)
         run.next_page += 1
         run.attempts, run.expired = 0, False
@@ -192,8 +200,8 @@ class Model:
 
     def listing_ended(self, run: Run, *, full: bool) -> None:
         pilot = self.pilots[run.user_id]
-        pilot.complete = True
-        pilot.read_whole |= full
+        pilot.complete = not run.distrusted
+        pilot.read_whole |= full and not run.foreign
         pilot.full_requested |= run.full and not full
         run.full = full
         run.state, run.holder, run.expired = "FETCHING", None, False
@@ -314,11 +322,23 @@ class Model:
     def settled(self, killmail_id: int) -> None:
         del self.rows[killmail_id]
         self.stored.add(killmail_id)
-        for pilot in self.pilots.values():
-            if (killmail_id, pilot.character) in FOREIGN:
+        for user_id, pilot in self.pilots.items():
+            if (killmail_id, pilot.character) in FOREIGN and killmail_id in pilot.links:
                 pilot.links.discard(killmail_id)
+                self._distrust(user_id)
+                active = self.active_of(user_id)
+                if active is not None and killmail_id in active[1].items:
+                    active[1].found -= 1
+                    active[1].foreign += 1
         for run in self.runs.values():
             run.items.discard(killmail_id)
+
+    def _distrust(self, user_id: int) -> None:
+        """A killmail of the pilot's list does not name them: it may have been another's."""
+        self.pilots[user_id].complete = self.pilots[user_id].read_whole = False
+        active = self.active_of(user_id)
+        if active is not None:
+            active[1].distrusted = True
 
     def taken_back(self) -> int:
         expired = [row for row in self.rows.values() if row.expired and row.state in ("sent", "fetching")]

@@ -14,7 +14,7 @@ from tests.properties.model import Model
 
 T = TypeVar("T")
 
-SYNC = 'id, user_id, state, priority, "full", next_page, found, skipped, saved, failed'
+SYNC = 'id, user_id, state, priority, "full", next_page, found, skipped, saved, failed, foreign_entries'
 FOREIGN_LINKS = """
     FROM user_killmails l JOIN users u ON u.id = l.user_id JOIN victims v ON v.killmail_id = l.killmail_id
     WHERE COALESCE(v.character_id, 0) <> u.character_id AND NOT EXISTS (
@@ -62,7 +62,7 @@ class Snapshot:
     stored: set[int]
     links: dict[int, set[int]]  # of a user
     items: dict[int, set[int]]  # of a sync
-    syncs: dict[int, tuple[Any, ...]]  # user, state, priority, full, next_page, found, skipped, saved, failed
+    syncs: dict[int, tuple[Any, ...]]  # user, state, priority, full, next_page, found, skipped, saved, failed, foreign
     foreign_links: int  # of stored killmails, to pilots whom they do not name
     users: dict[int, tuple[bool, bool]]  # a full sync is asked for, the last list was read to its end
 
@@ -90,7 +90,10 @@ class Snapshot:
         assert self.users == {u: (p.full_requested, p.complete) for u, p in model.pilots.items()}, "users"
         assert self.items == {s: run.items for s, run in model.runs.items() if run.items}, "sync items"
         assert self.syncs == {
-            sync_id: (r.user_id, r.state, r.priority, r.full, r.next_page, r.found, r.skipped, r.saved, r.failed)
+            sync_id: (
+                *(r.user_id, r.state, r.priority, r.full, r.next_page),
+                *(r.found, r.skipped, r.saved, r.failed, r.foreign),
+            )
             for sync_id, r in model.runs.items()
         }, "syncs"
 
@@ -110,7 +113,7 @@ class Snapshot:
         assert self.links.keys() <= self.users.keys(), "no link of a user who left"
         active = [user_id for user_id, state, *_ in self.syncs.values() if state not in ENDED]
         assert len(active) == len(set(active)), "one active sync a user"
-        for sync_id, (_, state, _, _, _, found, skipped, saved, failed) in self.syncs.items():
+        for sync_id, (_, state, _, _, _, found, skipped, saved, failed, _) in self.syncs.items():
             assert min(found, skipped, saved, failed) >= 0, f"sync {sync_id} counts below zero"
             if state in ENDED:
                 assert found == skipped + saved + failed, f"the counts of sync {sync_id} do not add up"
