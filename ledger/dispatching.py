@@ -22,6 +22,7 @@ from ledger.rules import (
     OLDEST_PLACE,
     ROUND,
     SENT_LEASE,
+    SENT_PRIORITY,
 )
 
 #: Further ahead than this, the tick is soon enough.
@@ -197,7 +198,7 @@ def _promote_due() -> None:
 def _count_out() -> _Out:
     rows = execute(
         f"""
-        SELECT priority >= {INTERACTIVE_PRIORITY}, SUM(CASE WHEN state = 'sent' THEN 1 ELSE 0 END),
+        SELECT {SENT_PRIORITY} >= {INTERACTIVE_PRIORITY}, SUM(CASE WHEN state = 'sent' THEN 1 ELSE 0 END),
                SUM(CASE WHEN {DOUBTFUL} THEN 1 ELSE 0 END)
         FROM ledger WHERE state IN ('sent', 'fetching') GROUP BY 1
         """
@@ -238,9 +239,8 @@ def _pick_interactive(room: int, doubtful: _Doubtful, sent: int) -> list[_Row]:
     waiting = execute(f"SELECT {', '.join(counts)}", (room, room // ROUND + 1)).fetchone()
     shares = split(sent, room, *map(int, waiting))
     rows = _mark_sent(interactive, _OLDEST, shares.oldest)
-    # As a row of a login, which it is now: for the broker, for the limiter, and for whoever counts what is out. In the
-    # row and not in the message: a message may be lost, and the row may be given back.
-    rows += _mark_sent(background, _OLDEST, shares.background, priority=INTERACTIVE_PRIORITY)
+    # As rows of a login while they are out: for the broker, for the limiter, and for what counts rows that are out.
+    rows += _mark_sent(background, _OLDEST, shares.background, as_share=True)
     rows += _mark_sent(interactive, _BY_TURN, shares.by_turn)
     return rows + _pick_doubtful(_INTERACTIVE, room - len(rows), room, doubtful)
 
@@ -268,8 +268,8 @@ def _pick_doubtful(pending: str, left: int, room: int, doubtful: _Doubtful) -> l
     return rows + _mark_sent(f"{pending} AND turn >= {LAST_TURN}", _BY_TURN, behind)
 
 
-def _mark_sent(pending: str, order: str, count: int, *, priority: int = 0) -> list[_Row]:
-    """Mark the first `count` rows sent, raised to `priority` where theirs is lower."""
+def _mark_sent(pending: str, order: str, count: int, *, as_share: bool = False) -> list[_Row]:
+    """Mark the first `count` rows sent, with the priority they are sent at."""
     if count <= 0:
         return []
     # MATERIALIZED: as a plain sub-select PostgreSQL may run it again for every row, and so past its limit.
@@ -278,10 +278,10 @@ def _mark_sent(pending: str, order: str, count: int, *, priority: int = 0) -> li
         WITH picked AS MATERIALIZED (
             SELECT killmail_id FROM ledger WHERE {pending}
             ORDER BY {order} LIMIT ? {lock_clause(skip_locked=True)})
-        UPDATE ledger SET state = 'sent', claimed_until = ?, priority = CASE WHEN priority < ? THEN ? ELSE priority END
+        UPDATE ledger SET state = 'sent', claimed_until = ?, as_share = ?
         WHERE killmail_id IN (SELECT killmail_id FROM picked)
-        RETURNING killmail_id, priority, turn, {DOUBTFUL}
+        RETURNING killmail_id, {SENT_PRIORITY}, turn, {DOUBTFUL}
         """,
-        (count, utcnow() + SENT_LEASE, priority, priority),
+        (count, utcnow() + SENT_LEASE, as_share),
     ).fetchall()
     return [_Row(*row) for row in rows]

@@ -22,6 +22,7 @@ from ledger.rules import (
     LAST_TURN,
     MAX_ERROR_LENGTH,
     REFUSALS_BEFORE_DEFERRED,
+    SENT_PRIORITY,
     TURN_AFTER_FAILURE,
     TURN_GIVEN_UP,
     backoff,
@@ -40,7 +41,7 @@ class Claim:
 
     killmail_id: int
     killmail_hash: str
-    priority: int
+    priority: int  # as it was sent: an interactive one for background's share
     attempts: int
     refusals: int  # how often in a row ESI answered with a 4xx
     turn: int
@@ -67,9 +68,9 @@ def claim(killmail_id: int) -> Claim | None:
     """sent -> fetching. None: no row, or not sent: a doubled, late or stale message ends here, at no cost."""
     lease = utcnow() + FETCH_LEASE
     row = execute(
-        """
+        f"""
         UPDATE ledger SET state = 'fetching', claimed_until = ? WHERE killmail_id = ? AND state = 'sent'
-        RETURNING killmail_hash, priority, attempts, refusals, turn
+        RETURNING killmail_hash, {SENT_PRIORITY}, attempts, refusals, turn
         """,
         (lease, killmail_id),
     ).fetchone()

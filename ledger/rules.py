@@ -60,6 +60,13 @@ BACKGROUND_PLACE = 0
 INTERACTIVE_PRIORITY = 8
 PRIORITY_OF_TRIGGER = {"LOGIN": 8, "WEB": 8, "MANUAL": 5, "SCHEDULE": 3}
 
+#: SQL: the priority of a row whose message is out or whose killmail is fetched. One of background's share goes as a
+#: login's, for as long as that: each row that is sent is marked again, so that whatever ends a message or a worker
+#: leaves a background row behind.
+SENT_PRIORITY = (
+    f"CASE WHEN as_share AND priority < {INTERACTIVE_PRIORITY} THEN {INTERACTIVE_PRIORITY} ELSE priority END"
+)
+
 #: Ledger rows (alias l) that a sync still waits for.
 UNSETTLED = f"l.attempts < {ATTEMPTS_BEFORE_DEFERRED} AND l.state <> 'rejected'"
 

@@ -202,7 +202,7 @@ def interactive_fetches() -> InteractiveFetches:
     """The killmails of pilots who wait for them, not stored yet and not put off.
 
     Those that ESI is likely to refuse go slowly, whoever makes room for them: pending, they do not count. None where no
-    interactive sync is active: background killmails may have an interactive priority as their share.
+    interactive sync is active: what a sync gave up keeps its interactive priority.
     """
     waits = f"SELECT 1 FROM syncs WHERE finished_at IS NULL AND priority >= {INTERACTIVE_PRIORITY} LIMIT 1"
     if execute(waits).fetchone() is None:

@@ -30,6 +30,11 @@ class Row:
     holder: object = None  # of the claim that counts
     expired: bool = False  # nobody believes in the message or worker any more
     due: bool = False  # of a deferred row
+    as_share: bool = False  # of a row that is out: it goes as a login's
+
+    @property
+    def sent_priority(self) -> int:
+        return max(self.priority, IN_PERSON) if self.as_share else self.priority
 
     @property
     def unsettled(self) -> bool:
@@ -44,7 +49,7 @@ class Row:
         return self.refusals > 0 or self.turn >= LAST
 
     def put(self, state: str) -> None:
-        self.state, self.holder, self.expired, self.due = state, None, False, False
+        self.state, self.holder, self.expired, self.due, self.as_share = state, None, False, False, False
 
 
 @dataclass
@@ -235,7 +240,7 @@ class Model:
         """
         self.promote_due()
         out = [self.rows[wanted] for wanted in self._in("sent")]
-        urgent_out = sum(row.priority >= IN_PERSON for row in out)
+        urgent_out = sum(row.sent_priority >= IN_PERSON for row in out)
         held = [self.rows[wanted] for wanted in (*self._in("sent"), *self._in("fetching"))]
         gone = sum(row.doubtful for row in held)
         doubtful, behind = max(0, doubtful - gone), max(0, behind - gone)
@@ -247,7 +252,7 @@ class Model:
             urgent, others = self._class(going, sure, urgent=True), self._class(going, sure, urgent=False)
             if place == 0 and others:
                 going.append(self._oldest(others))
-                self.rows[going[-1]].priority = IN_PERSON
+                self.rows[going[-1]].as_share = True
             elif not urgent:
                 break
             else:
@@ -270,7 +275,7 @@ class Model:
             if sure:
                 self._add_doubtful(going, background, doubtful, behind, urgent=False)
         self.sent = (self.sent + len(going)) % 10
-        return sorted(going, key=lambda wanted: (-self.rows[wanted].priority, self.rows[wanted].turn, -wanted))
+        return sorted(going, key=lambda wanted: (-self.rows[wanted].sent_priority, self.rows[wanted].turn, -wanted))
 
     def _class(self, going: list[int], sure: bool, *, urgent: bool) -> list[int]:
         """Pending rows of a class that are not among those that go; where `sure`, those that are not doubtful."""

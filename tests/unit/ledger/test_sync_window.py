@@ -10,7 +10,7 @@ import pytest
 
 import ledger
 from database import db, execute, is_sqlite, utcnow
-from ledger import OutgoingSync, SyncRoom, pending_syncs, sync_window
+from ledger import Allowed, OutgoingSync, SyncRoom, pending_syncs, sync_window
 from models import Lock, Sync, SyncState, Trigger, User
 from tests.unit.ledger.world import (
     HOUR,
@@ -255,8 +255,15 @@ def test_interactive_fetches_are_those_of_pilots_who_wait(user, trigger, there):
     assert (found.pending, found.sent, found.fetching) == (False, int(there), int(there))
 
 
-def test_a_background_killmail_that_goes_as_a_share_holds_no_list_back(user):
-    """Its row has an interactive priority, but no pilot waits for it."""
+def test_a_background_killmail_that_goes_as_a_share_holds_no_list_back(user, other):
+    """It goes as a login's, but no pilot waits for it."""
+    listed(user, [1])
+    listed(other, range(101, 111), Trigger.LOGIN)
+    assert {(out.killmail_id, out.priority) for out in ledger.dispatch(Allowed(10, 0), PLENTY)} >= {(1, 8)}
+    assert ledger.interactive_fetches().sent == 9
+
+
+def test_what_a_login_gave_up_holds_no_list_back(user):
     listed(user, [1])
     execute("UPDATE ledger SET priority = 8")
     dispatch_all()

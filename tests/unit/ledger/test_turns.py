@@ -20,6 +20,7 @@ from tests.unit.ledger.world import (
     failed,
     joined,
     listed,
+    lose_leases,
     make_due,
     make_user,
     opened,
@@ -172,6 +173,76 @@ def test_a_background_row_that_goes_on_the_logins_allowance_is_asked_for_as_thei
     claim = ledger.claim(1)
     assert claim is not None
     assert claim.priority == 8
+
+
+def lost(killmail_id: int) -> None:
+    lose_leases()
+    ledger.take_back_expired()
+
+
+def given_back(killmail_id: int) -> None:
+    ledger.give_back([killmail_id])
+
+
+def released(killmail_id: int) -> None:
+    ledger.release(claim_of(killmail_id))
+
+
+def put_off(killmail_id: int) -> None:
+    ledger.defer(claim_of(killmail_id), "ESI answered 500")
+    make_due(killmail_id)
+
+
+def killed(killmail_id: int) -> None:
+    claim_of(killmail_id)
+    lost(killmail_id)
+
+
+def restarted(killmail_id: int) -> None:
+    claim_of(killmail_id)
+    ledger.reset_unfinished()
+
+
+def claim_of(killmail_id: int) -> ledger.Claim:
+    claim = ledger.claim(killmail_id)
+    assert claim is not None
+    return claim
+
+
+@pytest.mark.parametrize("ends", [lost, given_back, released, put_off, killed, restarted])
+def test_a_background_row_is_one_of_the_logins_only_while_it_is_out(user, other, ends):
+    """However its message or its worker ends. Else it would go on the logins' allowance for ever."""
+    background = listed(other, [1])
+    listed(user, range(101, 111), LOGIN)
+    assert (1, 8) in {(out.killmail_id, out.priority) for out in ledger.dispatch(Allowed(10, 0), PLENTY)}
+    assert row(1).priority == 3
+    ends(1)
+    assert row(1).priority == 3
+    # Nothing of a login is left, and background work has no allowance
+    execute("DELETE FROM ledger WHERE killmail_id > 100")
+    assert ledger.dispatch(Allowed(10, 0), PLENTY) == []
+    # And on its own allowance it goes as what it is
+    assert [out.priority for out in ledger.dispatch(Allowed(0, 10), PLENTY)] == [3]
+    assert claim_of(1).priority == 3
+    assert ledger.ready_to_finish([background]) == []
+
+
+def test_a_share_that_is_out_fills_the_logins_window(user, other):
+    listed(other, range(1, 11))
+    listed(user, range(101, 151), LOGIN)
+    first = ledger.dispatch(Allowed(PLENTY, 0), 20)
+    assert len([out for out in first if out.killmail_id < 100]) == 2
+    assert ledger.dispatch(Allowed(PLENTY, 0), 20) == []
+
+
+def test_a_share_that_a_login_wants_too_stays_that_logins(user, other):
+    listed(other, [1])
+    listed(user, range(101, 111), LOGIN)
+    ledger.dispatch(Allowed(10, 0), PLENTY)
+    listed(make_user(), [1], LOGIN)
+    released(1)
+    assert row(1).priority == 8
+    assert 1 in {out.killmail_id for out in ledger.dispatch(Allowed(10, 0), PLENTY)}
 
 
 def test_the_oldest_rows_of_each_class_are_never_left_for_ever(user, other):
