@@ -17,6 +17,7 @@ from flask import current_app, session
 import accounts
 from api.session import sign_in
 from api.system import SyncRequest, System
+from esi import sso_gate
 from esi.errors import SsoConfiguration, SsoInvalidToken, SsoRefused, SsoUnavailable
 from esi.sso import LoginRequest
 from models import Trigger, User
@@ -85,7 +86,8 @@ def finish(system: System, code: str, state: str) -> LoggedIn:
     if not 0 < len(code) <= MAX_PARAMETER or not _is_printable_ascii(code):
         raise LoginRefusedError("EVE SSO sent no code that could be used. Please log in again.")
     try:
-        tokens = system.sso.exchange(code, login.code_verifier)
+        with sso_gate.login():
+            tokens = system.sso.exchange(code, login.code_verifier)
         identity = system.sso.verify(tokens.access_token)
     except SsoRefused as error:
         raise LoginRefusedError("EVE SSO did not accept this login: it was used before, or took too long.") from error

@@ -1,9 +1,10 @@
 """Slots for token refreshes: at most four are in progress at the SSO at any time, across all processes.
 
-The SSO answers 500 to more than five refreshes at once. A refresh holds one of four rows under a lease for as long as
-its request lasts; the last row is kept for interactive syncs, so that a pilot who has just logged in never queues
-behind the background. The invariant: a row is taken by one conditional update, and given back only by its holder. No
-caller holds a slot while it sleeps.
+The SSO answers 500 to more than five at once. A refresh, and the exchange of a login's code, holds one of four rows
+under a lease for as long as its request lasts; the last row is kept for logins and interactive syncs, so that a pilot
+who waits never queues behind the background. Only a login does without when all four are held for seconds
+(`sso_gate.login`): then the SSO is slow, and the fifth is what it still allows. The invariant: a row is taken by one
+conditional update, and given back only by its holder. No caller holds a slot while it sleeps.
 
 A process that dies keeps its slot until the lease ends. The clock is the database's own, so that all machines agree.
 """
@@ -14,9 +15,9 @@ from dataclasses import dataclass, replace
 
 from database import execute, insert_rows, is_sqlite, lock_clause, placeholders
 
-#: Refreshes at once: one less than the SSO allows, for the login whose code it exchanges meanwhile.
+#: Refreshes and logins at once: one less than the SSO allows, for a login that cannot wait any longer.
 SLOTS = 4
-#: Of these, kept for interactive syncs.
+#: Of these, kept for logins and interactive syncs.
 KEPT_FOR_INTERACTIVE = 1
 #: Seconds: longer than one request's timeouts (3 + 15 + 10 + 15, `esi/transport.py`), and as much again for the
 #: metadata that may have to be fetched before it. A second request renews the lease.

@@ -22,10 +22,12 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from database import execute, lock_clause, utcnow
+from database import db, execute, lock_clause, utcnow
 from esi import failing_owners, owner_changes, rate_store, refresh_slots
 from esi.rate_limit import back_off
 from esi.refresh_slots import Slot
@@ -48,6 +50,8 @@ AFTER_THE_OTHERS = 5.0
 #: Seconds to wait for a slot: for a pilot who waits as well, and for the background, whose thread has other work. And
 #: between two looks whether one is free. A refresh takes well under a second.
 INTERACTIVE_WAIT_SECONDS, BACKGROUND_WAIT_SECONDS, SLOT_POLL_SECONDS = 2.0, 0.5, 0.1
+#: Seconds a login waits for a slot, and between two looks: it looks more often than others, and so goes first.
+LOGIN_WAIT_SECONDS, LOGIN_POLL_SECONDS = 2.0, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,29 @@ def enter_as_witness(owner: int, failed: Permit) -> Permit | None:
         if time.monotonic() >= deadline or (not failed.probe and closure() is not None):
             return None
         time.sleep(SLOT_POLL_SECONDS)
+
+
+@contextmanager
+def login() -> Iterator[None]:
+    """A slot for the exchange of a login's code, whatever the gate says.
+
+    A code is good for five minutes and a pilot waits: where no slot becomes free in time, the login goes without one.
+    No connection to the database is held in the meantime: the web has few, and an SSO that hangs would take them all.
+    """
+    deadline = time.monotonic() + LOGIN_WAIT_SECONDS
+    while (slot := _take_for_login()) is None and time.monotonic() < deadline:
+        time.sleep(LOGIN_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if slot is not None:
+            with db.connection_context():
+                refresh_slots.release(slot)
+
+
+def _take_for_login() -> Slot | None:
+    with db.connection_context():
+        return refresh_slots.take(None, _COUNTED, interactive=True)
 
 
 def closure() -> SsoClosed | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -35,6 +35,7 @@ class FakeSso:
 
     def __init__(self) -> None:
         self.down: Exception | None = None
+        self.meanwhile: Callable[[], object] = lambda: None  # runs while a code is exchanged
         self.begun: list[LoginRequest] = []
         self.used: set[str] = set()
         self.revoked: list[str] = []
@@ -52,6 +53,7 @@ class FakeSso:
         return f"https://sso.invalid/authorize?state={login.state}&scope={' '.join(scopes)}"
 
     def exchange(self, code: str, code_verifier: str) -> TokenSet:
+        self.meanwhile()
         if self.down:
             raise self.down
         known = {login.code_verifier for login in self.begun}

@@ -14,9 +14,10 @@ from flask.testing import FlaskClient
 
 import accounts
 from api import login
-from database import utcnow
+from database import db, utcnow
+from esi import refresh_slots, sso_gate
 from esi.errors import SsoConfiguration, SsoUnavailable
-from models import Sync, Trigger, User
+from models import RefreshSlot, Sync, Trigger, User
 from tests.web_app import FakeBackend, make_user
 
 
@@ -61,6 +62,44 @@ def test_a_pilot_who_unlinked_and_is_back_is_told_why_the_sync_waits(client: Fla
     text = client.get("/").text
     assert "Welcome back. This character was unlinked here a short time ago." in text
     assert "Last synced 1 minute ago." in text
+
+
+def test_a_code_is_exchanged_in_a_slot_so_that_refreshes_and_logins_are_four_at_most(
+    client: FlaskClient, backend: FakeBackend
+) -> None:
+    """Given that the background holds all of its slots."""
+    while refresh_slots.take(None, ("",), interactive=False):
+        pass
+    seen: list[tuple[bool, bool]] = []
+
+    def look() -> None:
+        idle = db.is_closed()
+        seen.append((idle, refresh_slots.any_free(interactive=True)))
+
+    backend.sso.meanwhile = look
+    come_back(client, begin(client))
+    assert seen == [(True, False)], "the login holds the last one, and no connection to the database"
+    assert refresh_slots.any_free(interactive=True), "and gave it back"
+
+
+def test_a_login_that_finds_no_slot_waits_for_it_and_then_does_without(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A code is good for one use and five minutes: no pilot is sent away for slots that are all taken."""
+    monkeypatch.setattr(sso_gate, "LOGIN_WAIT_SECONDS", 0.2)
+    while refresh_slots.take(None, ("",), interactive=True):
+        pass
+    began = time.monotonic()
+    assert come_back(client, begin(client)).status_code == 302
+    assert time.monotonic() - began >= 0.2
+    assert not refresh_slots.any_free(interactive=True), "what others hold is left alone"
+
+
+def test_a_login_whose_exchange_fails_gives_its_slot_back(client: FlaskClient, backend: FakeBackend) -> None:
+    state = begin(client)
+    backend.sso.down = SsoUnavailable("login: no answer")
+    assert come_back(client, state).status_code != 302
+    assert all(slot.held_until == 0 for slot in RefreshSlot.select())
 
 
 def test_tokens_are_not_stored_as_they_are_nor_put_into_the_cookie(client: FlaskClient) -> None:
