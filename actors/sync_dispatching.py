@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import dramatiq
@@ -23,7 +24,7 @@ from actors.middleware import THIS_ADDRESS
 from actors.queues import MAINTENANCE, SECOND, SYNCS
 from actors.sync_starts import NO_OWNER, SyncStarts
 from database import from_epoch, utcnow
-from esi import rate_store, sso_gate
+from esi import rate_store, refresh_slots, sso_gate
 from esi.limiter import SPACING, Allowance
 from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL
 from events import WaitsChanged, publish
@@ -36,6 +37,10 @@ logger = logging.getLogger(__name__)
 #: How soon to look again: while interactive killmails go first, whether they are done; while the login service is
 #: closed, whether one of the next syncs can be read without it.
 LOOK_AGAIN = timedelta(seconds=1)
+#: While the background's slots for refreshes are taken, how soon to look for a free one: a refresh takes about as long.
+SLOTS_TAKEN = timedelta(seconds=0.3)
+#: Syncs sent for each free slot while others are taken: what finds none goes back (`actors/sync_starts.py`).
+SYNCS_PER_SLOT = 4
 
 
 @dramatiq.actor(
@@ -70,7 +75,9 @@ def dispatch_syncs_now(lowest: int = 0) -> bool:
         return True
     fetching = killmails_first()
     interval = timedelta(seconds=SHARE * SPACING / settings.current().esi_requests_per_second)
-    chosen = ledger.choose_syncs(ledger.SyncRoom(window(), lowest, lists.probe, refreshes, fetching, interval))
+    free = refresh_slots.count_free(interactive=False)
+    room = ledger.SyncRoom(window(), lowest, lists.probe, refreshes, fetching, interval)
+    chosen = ledger.choose_syncs(_with_slots(room, free))
     sent = _send(chosen)
     wakes = [ledger.next_sync_wait()]
     if sso_wait is not None and ledger.has_pending_sync():
@@ -80,8 +87,19 @@ def dispatch_syncs_now(lowest: int = 0) -> bool:
             wakes.append(utcnow() + LOOK_AGAIN)
     if fetching is not None and ledger.has_pending_sync(highest=INTERACTIVE_PRIORITY - 1):
         wakes.append(min(ledger.next_share(), utcnow() + LOOK_AGAIN))
+    if free < refresh_slots.FOR_BACKGROUND and ledger.has_pending_sync(highest=INTERACTIVE_PRIORITY - 1):
+        wakes.append(utcnow() + SLOTS_TAKEN)
     wake_syncs_for(min((at for at in wakes if at is not None), default=None))
     return sent
+
+
+def _with_slots(room: ledger.SyncRoom, free: int) -> ledger.SyncRoom:
+    """The room while only so many slots for refreshes are free to the background: nearly each list needs one."""
+    if free == refresh_slots.FOR_BACKGROUND:
+        return room
+    if free:
+        return replace(room, window=min(room.window, SYNCS_PER_SLOT * free))
+    return replace(room, lowest=max(room.lowest, INTERACTIVE_PRIORITY))
 
 
 def _tell_wait(name: str, wait: waits.Wait) -> None:

@@ -19,7 +19,7 @@ import ledger
 import runtime
 from actors.middleware import discard_connection
 from database import from_epoch, keep_connected, utcnow
-from esi import sso_gate
+from esi import refresh_slots, sso_gate
 from esi.rate_limit import CHAR_KILLMAIL
 from killmails import INT64_MAX
 from ledger.rules import INTERACTIVE_PRIORITY
@@ -72,7 +72,7 @@ class SyncStarts(Middleware):
 
     def _held_back_until(self, message: dramatiq.MessageProxy) -> datetime | None:
         """When to look again whether this list may be read; None: it may be read now."""
-        from actors.sync_dispatching import LOOK_AGAIN, killmails_first
+        from actors.sync_dispatching import LOOK_AGAIN, SLOTS_TAKEN, killmails_first
 
         lists = runtime.limiter().allowance(CHAR_KILLMAIL, NO_OWNER, background=False)
         if lists.requests <= 0 and lists.reopens_at is not None:
@@ -81,9 +81,11 @@ class SyncStarts(Middleware):
         if closed is not None and ledger.needing_refresh([message.args[0]]):
             return utcnow() + timedelta(seconds=closed.wait)
         priority = message.options.get("broker_priority", INTERACTIVE_PRIORITY)
-        if priority >= INTERACTIVE_PRIORITY or killmails_first() is None:
+        if priority >= INTERACTIVE_PRIORITY:
             return None
-        return utcnow() + LOOK_AGAIN
+        if not refresh_slots.any_free(interactive=False) and ledger.needing_refresh([message.args[0]]):
+            return utcnow() + SLOTS_TAKEN
+        return None if killmails_first() is None else utcnow() + LOOK_AGAIN
 
     def _refill(self, message: dramatiq.MessageProxy) -> None:
         if message.actor_name != self.ACTOR or not message.options.get(self.REFILL):

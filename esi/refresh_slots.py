@@ -19,6 +19,7 @@ from database import execute, insert_rows, is_sqlite, lock_clause, placeholders
 SLOTS = 4
 #: Of these, kept for logins and interactive syncs.
 KEPT_FOR_INTERACTIVE = 1
+FOR_BACKGROUND = SLOTS - KEPT_FOR_INTERACTIVE
 #: Seconds: longer than one request's timeouts (3 + 15 + 10 + 15, `esi/transport.py`), and as much again for the
 #: metadata that may have to be fetched before it. A second request renews the lease.
 LEASE_SECONDS = 90.0
@@ -68,20 +69,25 @@ def release(slot: Slot) -> None:
 
 def any_free(*, interactive: bool) -> bool:
     """Whether `take` would find a slot now."""
+    return count_free(interactive=interactive) > 0
+
+
+def count_free(*, interactive: bool) -> int:
+    """How many slots `take` would find now."""
+    last = _last(interactive=interactive)
     [(rows, free)] = execute(
-        f"SELECT COUNT(*), SUM(CASE WHEN {_free()} AND id <= ? THEN 1 ELSE 0 END) FROM refresh_slots",
-        (_last(interactive=interactive),),
+        f"SELECT COUNT(*), SUM(CASE WHEN {_free()} AND id <= ? THEN 1 ELSE 0 END) FROM refresh_slots", (last,)
     ).fetchall()
     if rows < SLOTS:
         insert_rows(
             "refresh_slots", ("id", "held_until"), [(n, 0.0) for n in range(1, SLOTS + 1)], "ON CONFLICT DO NOTHING"
         )
-        return True
-    return bool(free)
+        return last
+    return int(free)
 
 
 def _last(*, interactive: bool) -> int:
-    return SLOTS if interactive else SLOTS - KEPT_FOR_INTERACTIVE
+    return SLOTS if interactive else FOR_BACKGROUND
 
 
 def _now() -> str:

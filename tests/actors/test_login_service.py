@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import timedelta
 
@@ -11,14 +12,15 @@ import events
 import ledger
 import runtime
 from actors.schedule import queue_due_users
-from actors.sync_dispatching import dispatch_syncs_now
+from actors.sync_dispatching import SYNCS_PER_SLOT, dispatch_syncs_now
 from actors.users import sync_user
 from api import syncs
 from database import utcnow
+from esi import refresh_slots
 from esi.sso_gate import GATE, USERS_THAT_CLOSE
 from ledger import waits
 from ledger.rules import LIST_BACKOFF, LOGIN_SERVICE_BACKOFF
-from models import Gate, Sync, SyncState, Trigger, User
+from models import Gate, Lock, RefreshSlot, Sync, SyncState, Trigger, User
 from simulator.grants import OddAnswer
 from tests.actors.asking import ask, only_sync
 from tests.actors.post import Post, fresh_queues
@@ -134,6 +136,52 @@ def test_the_probe_is_a_pilot_who_is_not_known_to_fail(simulated, sync, later, c
     Sync.update(attempts=2).where(Sync.user == other.user_id).execute()
     chosen = ledger.choose_syncs(ledger.SyncRoom(window=10, refreshes=1))
     assert [sync.sync_id for sync in chosen] == [last_sync_of(other).id]
+
+
+@pytest.mark.parametrize("sent_before", [False, True], ids=["pending", "sent"])
+def test_while_all_slots_are_taken_background_syncs_stay_pending_without_a_line_and_hold_no_thread(
+    simulated, sync, later, tick, crew, caplog, sent_before
+):
+    pilots = [simulated.pilot(1) for _ in range(6)]
+    expire_all()
+    caplog.set_level(logging.INFO)
+    if sent_before:
+        for pilot in pilots:
+            ask(pilot, Trigger.SCHEDULE)
+        assert Sync.select().where(Sync.sent_at.is_null(False)).count() == len(pilots)
+    while refresh_slots.take(None, ("",), interactive=False):
+        pass
+    if not sent_before:
+        for pilot in pilots:
+            ask(pilot, Trigger.SCHEDULE)
+    crew.drain()
+    rows = list(Sync.select())
+    assert {(row.state, row.sent_at, row.waiting_until, row.started_at) for row in rows} == {
+        (SyncState.QUEUED, None, None, None)
+    }
+    assert [record.message for record in caplog.records if "waits until" in record.message] == []
+    assert refreshes(simulated) == 0
+
+    # A pilot who waits has a slot of their own
+    assert sync(pilots[0]).state == SyncState.FINISHED
+
+    RefreshSlot.update(held_until=0).execute()
+    dispatch_syncs_now()
+    crew.drain()
+    tick()
+    assert {row.state for row in Sync.select()} == {SyncState.FINISHED}
+
+
+def test_with_one_slot_free_only_a_few_syncs_are_sent(simulated):
+    pilots = [simulated.pilot() for _ in range(SYNCS_PER_SLOT + 3)]
+    expire_all()
+    for _ in range(refresh_slots.FOR_BACKGROUND - 1):
+        assert refresh_slots.take(None, ("",), interactive=False)
+    for pilot in pilots:
+        ask(pilot, Trigger.SCHEDULE)
+    dispatch_syncs_now()
+    assert Sync.select().where(Sync.sent_at.is_null(False)).count() == SYNCS_PER_SLOT
+    assert Lock.get_by_id("syncs").wake_at is not None
 
 
 def test_an_sso_that_is_down_delays_all_and_fails_no_one(simulated, sync, later, tick):
