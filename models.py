@@ -427,6 +427,8 @@ class RateBucket(Table):
     spends: Any = TextField(default="")
     closed_until: Any = DoubleField(default=0.0)  # seconds since the epoch
     refusals: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # 429s in a row that are not the bucket's
+    doubts: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # answers in a row with another limit
+    tried_every: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # seconds, when empty; 0: never
 
     class Meta:
         table_name = "rate_buckets"

@@ -17,6 +17,7 @@ from esi.roads import TOLD_TO_WAIT, USED_UP
 
 #: Buckets that one question looks at, of those that are closed and of the others: some ten milliseconds' work.
 SAMPLE = 500
+LIMIT_IN_DOUBT = "ESI stated another limit, and one request at a time finds out whether it is true"
 #: Up to so many buckets are counted.
 COUNTED = 10_000
 #: The buckets that there is one of for this address: always looked at.
@@ -108,4 +109,6 @@ def _group_state(name: str, looked_at: list[Bucket], number: int, now: float, *,
 
 def why_closed(bucket: Bucket, now: float) -> str:
     """Why nothing may be spent of a bucket now, for the pilot."""
+    if bucket.doubts and bucket.remaining(now) > 0:
+        return LIMIT_IN_DOUBT
     return TOLD_TO_WAIT if bucket.refusals and bucket.is_closed(now) else USED_UP

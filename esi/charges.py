@@ -4,6 +4,10 @@ Pure; `now` is passed in (seconds since the epoch). The invariant: what was rese
 upwards always, downwards only where ESI's rules say that it charged less; and an answer in the normal course (2xx, in
 time, in accord with the estimate) changes nothing, so that it costs no write. Applying a change to the row is left to
 `permit.py`.
+
+One odd header does no harm either. A limit far from the known one is believed when CONFIRMATIONS answers in a row
+state it; until then one request goes at a time, so that ESI's limit is hardly overdrawn if it has really changed. A
+limit that may be wrong does not keep an empty bucket closed for its whole window: now and then a request tries it.
 """
 
 from __future__ import annotations
@@ -11,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from esi.rate_headers import RateHeaders
-from esi.rate_limit import Bucket, back_off, cost_of
+from esi.rate_headers import MAX_WAIT_SECONDS, RateHeaders
+from esi.rate_limit import Bucket, RateGroup, back_off, cost_of
 
 #: Seconds to wait where a 429 does not say for how long: after the first, and at most after many in a row.
 FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 5.0, 60.0
@@ -20,6 +24,11 @@ FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 5.0, 60.0
 MARGIN_SECONDS = 1.0
 #: Seconds by which an answer may seem to come before its request left without any clock having been set back.
 SET_BACK_SECONDS = 1.0
+#: Answers in a row that state a limit far from the known one, until it is believed.
+CONFIRMATIONS = 3
+#: Seconds between two requests that try a bucket which a stricter limit than the documented one has emptied; and once
+#: ESI has refused such a request, which it does only where the limit is true.
+TRIED_EVERY_SECONDS, PROVEN_TRIED_EVERY_SECONDS = 60, int(MAX_WAIT_SECONDS)
 
 #: Makes the bucket another one, at a moment: when its row is held. A clock may have been set since the request left.
 Change = Callable[[Bucket, float], Bucket]
@@ -43,41 +52,42 @@ class Spent:
         """
         return now > self.bucket.charged_by(self.charge_at) or now < self.decided_at - SET_BACK_SECONDS
 
+    def is_comparable(self, bucket: Bucket, now: float) -> bool:
+        """Whether it is answered soon enough to compare what ESI has left with what we think."""
+        return now - self.decided_at <= bucket.grace_seconds
+
 
 def is_refusal(status: int, rates: RateHeaders) -> bool:
     """Whether the bucket itself was found empty (429), and no limiter inside the game server."""
     return status == 429 and rates.of_bucket
 
 
-def after_answer(
-    spent: Spent, status: int, rates: RateHeaders, now: float, *, per_owner: bool = False
-) -> Change | None:
-    """What an answer that is here `now` changes; None for nothing.
+def after_answer(spent: Spent, status: int, rates: RateHeaders, now: float, group: RateGroup) -> Change | None:
+    """What an answer that is here `now` changes; None for nothing. `rates`: what it says of this group's bucket.
 
-    `per_owner`: the bucket belongs to one owner. Then a 429 that is not the bucket's own closes it as well: that owner
-    was asked to wait, and the other owners were not.
+    In a group with a bucket for each owner a 429 that is not the bucket's own closes it as well: that owner was asked
+    to wait, and the other owners were not.
     """
     refused = is_refusal(status, rates)
-    owner_refused = per_owner and status == 429 and not refused
+    owner_refused = group.per_owner and status == 429 and not refused
     passed = spent.trial and not refused and not owner_refused and status < 500
     as_expected = cost_of(status) == spent.cost and not spent.is_late(now) and not _is_news(spent, rates)
     if as_expected and not (refused or passed or _is_alarming(spent, rates)):
         return None
 
     def change(bucket: Bucket, now: float) -> Bucket:
-        bucket = _charged(bucket, spent, cost_of(status), now)
-        if rates.allowance is not None and rates.window_seconds is not None:
-            bucket = bucket.learn(rates.allowance, rates.window_seconds)
+        bucket = _heard(_charged(bucket, spent, cost_of(status), now), rates, group)
         if refused:
-            # Its Remaining is not believed: it is nothing, and does not tell what Retry-After brings back.
-            return bucket.close(now + (rates.retry_after or FIRST_BACK_OFF_SECONDS) + MARGIN_SECONDS)
-        if owner_refused:
-            return _close_for_owner(bucket, spent, rates.retry_after, now)
-        if passed:
+            bucket = _close_refused(bucket, spent, rates, now)
+        elif owner_refused:
+            bucket = _close_for_owner(bucket, spent, rates.retry_after, now)
+        elif passed:
             bucket = bucket.open(spent.bucket.closed_until)
-        if rates.remaining is not None and now - spent.decided_at <= bucket.grace_seconds:
+        if rates.remaining is not None and not refused and not bucket.doubts and spent.is_comparable(bucket, now):
             bucket = bucket.lower_to(now, rates.remaining, as_of=spent.decided_at)
-        return bucket
+        if bucket.doubts:
+            return bucket.close(now)  # on trial: the next request goes alone
+        return bucket.hold_if_empty(now, group.cost)
 
     return change
 
@@ -100,6 +110,27 @@ def wait_after_refusals(retry_after: float | None, refusals: int) -> float:
     return (retry_after or growing) + MARGIN_SECONDS
 
 
+def _heard(bucket: Bucket, rates: RateHeaders, group: RateGroup) -> Bucket:
+    """With the limit that an answer states: a little less, and any more in the same time, is believed at once."""
+    if rates.allowance is None or rates.window_seconds is None:
+        return replace(bucket, doubts=0)
+    if (rates.allowance, rates.window_seconds) == (bucket.allowance, bucket.window_seconds):
+        return replace(bucket, doubts=0)
+    is_far = rates.window_seconds != bucket.window_seconds or rates.allowance * 2 < bucket.allowance
+    if is_far and bucket.doubts + 1 < CONFIRMATIONS:
+        return replace(bucket, doubts=bucket.doubts + 1)
+    is_stricter = rates.allowance < group.allowance or rates.window_seconds > group.window_seconds
+    learned = bucket.learn(rates.allowance, rates.window_seconds)
+    return replace(learned, doubts=0, tried_every=TRIED_EVERY_SECONDS if is_stricter else 0)
+
+
+def _close_refused(bucket: Bucket, spent: Spent, rates: RateHeaders, now: float) -> Bucket:
+    """Remaining is not believed: it is nothing, and does not tell what Retry-After brings back."""
+    if spent.trial and bucket.tried_every and not bucket.doubts:
+        bucket = replace(bucket, tried_every=PROVEN_TRIED_EVERY_SECONDS)
+    return bucket.close(now + (rates.retry_after or FIRST_BACK_OFF_SECONDS) + MARGIN_SECONDS)
+
+
 def _close_for_owner(bucket: Bucket, spent: Spent, retry_after: float | None, now: float) -> Bucket:
     """Several requests that were on their way when the first was refused count as one refusal."""
     if bucket.closed_until > spent.bucket.closed_until:
@@ -115,8 +146,9 @@ def _charged(bucket: Bucket, spent: Spent, cost: int, now: float) -> Bucket:
 
 
 def _is_news(spent: Spent, rates: RateHeaders) -> bool:
+    """Whether it states another limit than was known, or whether the known one was in doubt."""
     rule = (spent.bucket.allowance, spent.bucket.window_seconds)
-    return rates.allowance is not None and (rates.allowance, rates.window_seconds) != rule
+    return spent.bucket.doubts > 0 or (rates.allowance is not None and (rates.allowance, rates.window_seconds) != rule)
 
 
 def _is_alarming(spent: Spent, rates: RateHeaders) -> bool:

@@ -141,6 +141,8 @@ class Limiter:
         left = bucket.spend(view.now, group.cost * upcoming)
         reserve = reserve_of(left.allowance, background=background)
         requests = (left.remaining(view.now) - reserve) // group.cost
+        if not upcoming and left.is_tried(view.now, group.cost):
+            requests = 1
         if requests > 0 and not left.is_closed(view.now):
             errors = view.errors.remaining(view.now)
             doubtful, behind = max(0, errors - Doubt.SOME), max(0, errors - Doubt.MUCH)
@@ -220,7 +222,7 @@ class Limiter:
         self._refuse(view, group, key, background, doubt)
         spent = None
         if view.bucket is not None:
-            spent = _spend(view.bucket, view, cost)
+            spent = _spend(view.bucket, view, cost, group)
             if not rate_store.swap_bucket(key, view.row, spent.bucket):
                 return None
         probe = is_down(view.gates.get(DOWNTIME))
@@ -259,9 +261,9 @@ class Limiter:
         raise Closed(self._clock.now() + self._interval, CROWDED, rate_store.SLOTS)
 
 
-def _spend(bucket: Bucket, view: View, cost: int) -> Spent:
+def _spend(bucket: Bucket, view: View, cost: int, group: RateGroup) -> Spent:
     charge_at = max(view.now, view.next_slot_at) + TRANSIT_SECONDS
-    after = bucket.spend(charge_at, cost)
+    after = bucket.spend(charge_at, cost).hold_if_empty(view.now, group.cost)
     if bucket.on_trial:
         after = after.close(view.now + TRIAL_SECONDS)
     return Spent(after, cost, view.now, charge_at, bucket.on_trial)

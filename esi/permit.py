@@ -9,11 +9,13 @@ request may go is decided in `limiter.py`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from clock import DatabaseClock
 from esi import charges, failing_owners, rate_store
+from esi.bucket_states import why_closed
 from esi.charges import MARGIN_SECONDS, Change, Spent
 from esi.rate_headers import RateHeaders, parse_rate_headers
 from esi.rate_limit import ERRORS, STATUS, UNBUCKETED, Bucket, RateGroup, is_counted_error
@@ -28,10 +30,11 @@ from esi.roads import (
     SILENCE_SECONDS,
     TOLD_TO_WAIT,
     TOO_MANY_ERRORS,
-    USED_UP,
     ClosingLog,
     probe_pause,
 )
+
+logger = logging.getLogger(__name__)
 
 #: Statuses of a server that is not there (ESI docs; esi-issues 640 and 797).
 UNREACHABLE = frozenset({502, 503, 504})
@@ -39,6 +42,8 @@ UNREACHABLE = frozenset({502, 503, 504})
 ERRORS_KEPT = 20
 #: Seconds of a 420 that does not say for how long: the error limit's window (ESI docs).
 ERROR_WINDOW_SECONDS = 60.0
+#: Groups whose answers have named another group: one line in the log of each process.
+_misnamed: set[str] = set()
 #: Different owners in a row whose 429s close the gate of their group. Two may be a coincidence among a thousand pilots.
 OWNERS_REFUSED = 3
 
@@ -93,9 +98,10 @@ class RequestPermit:
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """ESI answered. Closes roads, corrects what was reserved, learns a changed rule."""
         self._use()
-        reserved, rates, now = self._reservation, parse_rate_headers(headers), self._reservation.clock.now()
+        reserved, now = self._reservation, self._reservation.clock.now()
+        rates = _of_its_group(parse_rate_headers(headers), reserved.group.name)
         if reserved.spent is not None:
-            change = charges.after_answer(reserved.spent, status, rates, now, per_owner=reserved.group.per_owner)
+            change = charges.after_answer(reserved.spent, status, rates, now, reserved.group)
             if change is not None:
                 before, after = change_bucket(reserved, change)
                 now = reserved.clock.now()  # observed again by change_bucket
@@ -129,8 +135,7 @@ class RequestPermit:
 
     def _tell_log(self, before: Bucket, after: Bucket, now: float) -> None:
         if after.closed_until > before.closed_until:
-            reason = TOLD_TO_WAIT if after.refusals else USED_UP
-            self._log.closed(self._reservation.key, now, after.closed_until, reason)
+            self._log.closed(self._reservation.key, now, after.closed_until, why_closed(after, now))
         elif before.on_trial and not after.on_trial:
             self._log.opened(self._reservation.key)
 
@@ -199,6 +204,18 @@ class RequestPermit:
         else:
             # Sent before the road was closed: tells nothing about what a probe has to find out.
             rate_store.forget_failures(DOWNTIME, fewer_than=DOWNTIME_FAILURES)
+
+
+def _of_its_group(rates: RateHeaders, group: str) -> RateHeaders:
+    """What an answer says of the bucket of its group."""
+    if rates.bucket_of_another(group) and group not in _misnamed:
+        _misnamed.add(group)
+        logger.warning(
+            "%s: an answer names the rate limit group %s; its limits are ignored, here and from now on",
+            group,
+            rates.group,
+        )
+    return rates.for_group(group)
 
 
 def count_downtime(log: ClosingLog, now: float, weight: int = 1) -> None:

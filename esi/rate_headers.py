@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 
 #: Tokens in a bucket, and seconds of its window, that are believed. ESI's largest are a few thousand in 15 minutes.
@@ -20,6 +20,7 @@ MAX_WINDOW_SECONDS = 86_400
 MAX_WAIT_SECONDS = 3_600.0
 
 _LIMIT = re.compile(r"(\d{1,9})/(\d{1,9}(?:\.\d{1,9})?)([smh])", re.ASCII)
+_GROUP = re.compile(r"[0-9A-Za-z_.-]{1,64}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -34,11 +35,25 @@ class RateHeaders:
     retry_after: float | None = None  # Retry-After; as a date, reckoned from the answer's own Date
     error_remain: int | None = None  # X-ESI-Error-Limit-Remain
     error_reset: float | None = None  # X-ESI-Error-Limit-Reset
+    group: str | None = None  # X-Ratelimit-Group, in lower case
 
     @property
     def of_bucket(self) -> bool:
         """Whether a token bucket answered. A 429 of the limiter inside the game server has none of its headers."""
         return self.allowance is not None or self.remaining is not None
+
+    def for_group(self, name: str) -> RateHeaders:
+        """Without what is said of a bucket, if that is another group's. An answer that names no group speaks of ours.
+
+        A 429 is then one of which nobody knows what it is for, and Retry-After holds.
+        """
+        if self.bucket_of_another(name):
+            return replace(self, allowance=None, window_seconds=None, remaining=None)
+        return self
+
+    def bucket_of_another(self, name: str) -> bool:
+        """Whether it speaks of another group than this."""
+        return self.group is not None and self.group != name
 
 
 def parse_rate_headers(headers: Mapping[str, str]) -> RateHeaders:
@@ -52,11 +67,13 @@ def parse_rate_headers(headers: Mapping[str, str]) -> RateHeaders:
         retry_after=_wait(found.get("retry-after", ""), found.get("date", "")),
         error_remain=_tokens(found.get("x-esi-error-limit-remain", "")),
         error_reset=_seconds(found.get("x-esi-error-limit-reset", "")),
+        group=_group(found.get("x-ratelimit-group", "")),
     )
 
 
 _NAMES = frozenset(
     {
+        "x-ratelimit-group",
         "x-ratelimit-limit",
         "x-ratelimit-remaining",
         "retry-after",
@@ -65,6 +82,10 @@ _NAMES = frozenset(
         "x-esi-error-limit-reset",
     }
 )
+
+
+def _group(text: str) -> str | None:
+    return text.lower() if _GROUP.fullmatch(text) else None
 
 
 def _limit(text: str) -> tuple[int, int] | tuple[None, None]:

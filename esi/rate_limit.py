@@ -122,7 +122,8 @@ class Bucket:
 
     `costs[i]` was spent in the slice `first + i`. Slice n covers the seconds from n to n + 1 times `slice_seconds`
     since the epoch, and its costs return one window after its *end*. `refusals`: answers 429 in a row that were not
-    the bucket's own and concern its owner.
+    the bucket's own and concern its owner. `doubts`: answers in a row that stated a limit which is not believed yet.
+    `tried_every`: the limit may be wrong, so that the bucket is tried every so many seconds while it is empty; 0: not.
     """
 
     allowance: int
@@ -131,16 +132,25 @@ class Bucket:
     costs: tuple[int, ...] = ()
     closed_until: float = 0.0
     refusals: int = 0
+    doubts: int = 0
+    tried_every: int = 0
 
     @classmethod
     def unpack(
-        cls, allowance: int, window_seconds: int, spends: str, closed_until: float = 0.0, refusals: int = 0
+        cls,
+        allowance: int,
+        window_seconds: int,
+        spends: str,
+        closed_until: float = 0.0,
+        refusals: int = 0,
+        doubts: int = 0,
+        tried_every: int = 0,
     ) -> Bucket:
         """From the columns of its row. A text that is none of ours counts as nothing spent; ESI's next answer
         (`X-Ratelimit-Remaining`) puts that right. So does a closure that is no time."""
         if not isinstance(closed_until, int | float):
             closed_until = 0.0
-        empty = cls(allowance, window_seconds, closed_until=closed_until, refusals=refusals)
+        empty = cls(allowance, window_seconds, 0, (), closed_until, refusals, doubts, tried_every)
         try:
             first, *costs = map(int, spends.split())
         except ValueError:
@@ -166,8 +176,12 @@ class Bucket:
         return self.allowance - sum(self.costs[counted_from:])
 
     def allows(self, now: float, cost: int, reserve: int = 0) -> bool:
-        """Whether `cost` may be spent with `reserve` left untouched."""
-        return not self.is_closed(now) and self.remaining(now) - reserve >= self._payable(cost, reserve)
+        """Whether `cost` may be spent with `reserve` left untouched, or an empty bucket be tried."""
+        return not self.is_closed(now) and (self._holds(now, cost, reserve) or self.is_tried(now, cost))
+
+    def is_tried(self, now: float, cost: int) -> bool:
+        """Whether it is empty by a limit that may be wrong, so that a request is let through now and then."""
+        return self.tried_every > 0 and not self._holds(now, cost, 0)
 
     def is_closed(self, now: float) -> bool:
         """Whether ESI told us to wait (`Retry-After`), whatever the tokens say."""
@@ -175,14 +189,20 @@ class Bucket:
 
     def reopens_at(self, now: float, cost: int, reserve: int = 0) -> float:
         """The earliest time at which `allows` says yes if nothing else is spent; `now` if it does already."""
+        if self.is_tried(now, cost):
+            return max(now, self.closed_until)
+        return max(self._returned_at(now, cost, reserve), self.closed_until)
+
+    def _returned_at(self, now: float, cost: int, reserve: int) -> float:
+        """When enough tokens have returned, whatever the bucket is closed for."""
         missing = self._payable(cost, reserve) + reserve - self.remaining(now)
         if missing <= 0:
-            return max(now, self.closed_until)
+            return now
         counted_from = max(0, self._slice(now) - SLICES - self.first)
         returned = accumulate(self.costs[counted_from:])
         enough = next((index for index, total in enumerate(returned) if total >= missing), len(self.costs))
         last = self.first + counted_from + enough
-        return max((last + 1 + SLICES) * self.slice_seconds + _ROUNDING_SECONDS, self.closed_until)
+        return (last + 1 + SLICES) * self.slice_seconds + _ROUNDING_SECONDS
 
     def spend(self, now: float, cost: int) -> Bucket:
         """`cost` more, charged by ESI at `now` or earlier. Forgets what returned longer than the grace ago."""
@@ -228,7 +248,7 @@ class Bucket:
         """ESI's rule is this now. What was spent stays spent, and returns after the new window."""
         if window_seconds == self.window_seconds:
             return replace(self, allowance=allowance)
-        learned = Bucket(allowance, window_seconds, closed_until=self.closed_until, refusals=self.refusals)
+        learned = replace(self, allowance=allowance, window_seconds=window_seconds, first=0, costs=())
         for index, cost in enumerate(self.costs):
             if cost:
                 learned = learned._add((self.first + index + 1) * self.slice_seconds, cost)
@@ -237,6 +257,12 @@ class Bucket:
     def close(self, until: float) -> Bucket:
         """Nothing more before `until`; an earlier time changes nothing. After it the bucket is `on_trial`."""
         return replace(self, closed_until=max(self.closed_until, until))
+
+    def hold_if_empty(self, now: float, cost: int) -> Bucket:
+        """Closed until the next try, or until enough has returned, where an empty bucket `is_tried`."""
+        if not self.is_tried(now, cost):
+            return self
+        return self.close(min(now + self.tried_every, self._returned_at(now, cost, 0)))
 
     def is_idle(self, now: float) -> bool:
         """Whether a new bucket would be the same: everything has returned, also what others may have spent of it
@@ -282,6 +308,9 @@ class Bucket:
         costs = [*self.costs, *[0] * (here - self.first - len(self.costs) + 1)]
         costs[here - self.first] += cost
         return replace(self, costs=tuple(costs))
+
+    def _holds(self, now: float, cost: int, reserve: int) -> bool:
+        return self.remaining(now) - reserve >= self._payable(cost, reserve)
 
     def _payable(self, cost: int, reserve: int) -> int:
         """A cost above the whole allowance could never be paid: then everything has to be free."""

@@ -82,11 +82,12 @@ def read(bucket_key: str, clock: DatabaseClock) -> View:
     now = "?" if is_sqlite() else _NOW
     rows = execute(
         f"""
-        SELECT '' AS name, '' AS text, 0 AS number, 0 AS window_seconds, 0 AS refusals, next_at AS at, {now} AS now
+        SELECT '' AS name, '' AS text, 0 AS number, 0 AS window_seconds, next_at AS at, {now} AS now,
+               0 AS refusals, 0 AS doubts, 0 AS tried_every
         FROM rate_slots WHERE name = ?
-        UNION ALL SELECT name, reason, failures, 0, 0, closed_until, 0 FROM gates
-        UNION ALL SELECT CASE bucket WHEN ? THEN '*' ELSE '!' END, spends, allowance, window_seconds, refusals,
-                         closed_until, 0
+        UNION ALL SELECT name, reason, failures, 0, closed_until, 0, 0, 0, 0 FROM gates
+        UNION ALL SELECT CASE bucket WHEN ? THEN '*' ELSE '!' END, spends, allowance, window_seconds, closed_until, 0,
+                         refusals, doubts, tried_every
                   FROM rate_buckets WHERE bucket IN (?, ?)
         """,
         ([now_here] if is_sqlite() else []) + [SLOTS, bucket_key, bucket_key, ERRORS_KEY],
@@ -95,29 +96,31 @@ def read(bucket_key: str, clock: DatabaseClock) -> View:
     if slot is None:
         _create_slots()
         return read(bucket_key, clock)
-    now_there = float(slot[6])
+    now_there = float(slot[5])
     if not is_sqlite():
         clock.observe(sent, now_there, time.monotonic())
     bucket, stored, errors = None, ("", 0, 0.0), Bucket(ERRORS.allowance, ERRORS.window_seconds)
     gates: dict[str, Gate] = {}
-    for name, text, number, window_seconds, refusals, at, _ in rows:
+    for name, text, number, window_seconds, at, _, *counts in rows:
         if name == "*":
-            bucket, stored = _settled(bucket_key, number, (text, window_seconds, at), refusals, now_there)
+            bucket, stored = _settled(bucket_key, number, (text, window_seconds, at), counts, now_there)
         elif name == "!":
-            errors, _ = _settled(ERRORS_KEY, number, (text, window_seconds, at), refusals, now_there)
+            errors, _ = _settled(ERRORS_KEY, number, (text, window_seconds, at), counts, now_there)
         elif name:
             gates[name] = Gate(believable(at, now_there), text, int(_number(number)))
-    next_slot_at = slot[5] if slot[5] <= now_there + _FARTHEST_SLOT else 0.0
+    next_slot_at = slot[4] if slot[4] <= now_there + _FARTHEST_SLOT else 0.0
     return View(now_there, next_slot_at, bucket, stored, errors, gates)
 
 
 def _settled(
-    bucket_key: str, allowance: int, row: tuple[str, int, float], refusals: int, now: float
+    bucket_key: str, allowance: int, row: tuple[str, int, float], counts: Sequence[int], now: float
 ) -> tuple[Bucket, tuple[str, int, float]]:
-    """A bucket as it is to be read now, and its row. Written down where a clock has been set back: what every look
-    draws to its own now would never return."""
+    """A bucket as it is to be read now, and its row. `counts`: its refusals, doubts and `tried_every`.
+
+    Written down where a clock has been set back: what every look draws to its own now would never return.
+    """
     spends, window_seconds, closed_until = row
-    bucket = Bucket.unpack(allowance, window_seconds, spends, closed_until, refusals)
+    bucket = Bucket.unpack(allowance, window_seconds, spends, closed_until, *(int(_number(each)) for each in counts))
     settled = bucket.settled(now, MAX_WAIT_SECONDS)
     if settled == bucket:
         return bucket, row
@@ -201,9 +204,18 @@ def swap_bucket(bucket_key: str, row: tuple[str, int, float], after: Bucket) -> 
 def store_bucket(bucket_key: str, bucket: Bucket) -> None:
     """Store all of it. Only with the row locked."""
     execute(
-        "UPDATE rate_buckets SET allowance = ?, window_seconds = ?, spends = ?, closed_until = ?, refusals = ? "
-        f"WHERE bucket = ? {_unsynced()}",
-        (bucket.allowance, bucket.window_seconds, bucket.pack(), bucket.closed_until, bucket.refusals, bucket_key),
+        "UPDATE rate_buckets SET allowance = ?, window_seconds = ?, spends = ?, closed_until = ?, refusals = ?, "
+        f"doubts = ?, tried_every = ? WHERE bucket = ? {_unsynced()}",
+        (
+            bucket.allowance,
+            bucket.window_seconds,
+            bucket.pack(),
+            bucket.closed_until,
+            bucket.refusals,
+            bucket.doubts,
+            bucket.tried_every,
+            bucket_key,
+        ),
     )
 
 
@@ -277,7 +289,7 @@ def forget_failures(name: str, *, fewer_than: int | None = None, closed_before: 
     )
 
 
-_COLUMNS = "bucket, allowance, window_seconds, spends, closed_until, refusals"
+_COLUMNS = "bucket, allowance, window_seconds, spends, closed_until, refusals, doubts, tried_every"
 
 
 def closed_buckets(now: float, limit: int) -> dict[str, Bucket]:

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 import clock
 import database
 from esi import limiter, rate_store
-from esi.charges import FIRST_BACK_OFF_SECONDS
+from esi.charges import CONFIRMATIONS, FIRST_BACK_OFF_SECONDS
 from esi.limiter import TRIAL_SECONDS, Closed, Limiter
 from esi.permit import RequestPermit
 from esi.rate_headers import MAX_WAIT_SECONDS
@@ -90,6 +90,7 @@ class LimiterMachine(RuleBasedStateMachine):
         self.tried_at: float | None = None  # the one request that goes first afterwards
         self.excused_until = 0.0  # ESI's rule is not what the limiter could know
         self.set_back = False
+        self.told: list[tuple[int, int]] = []  # the rules, other than the known one, that ESI stated in a row
 
     # Requests
 
@@ -285,13 +286,20 @@ class LimiterMachine(RuleBasedStateMachine):
         assert flight.headers is not None
         self.flights.remove(flight)
         flight.permit.answered(flight.status, flight.headers)
-        bucket = self._bucket()
-        if "X-Ratelimit-Limit" in flight.headers and flight.rule != flight.rule_known and bucket is not None:
-            assert (bucket.allowance, bucket.window_seconds) == flight.rule, "another rule is learned"
+        self._is_told_a_rule(flight)
         if flight.status == 429:
             self._has_to_wait(flight.headers)
         elif flight.status < 500:
             self.tried_at = None
+
+    def _is_told_a_rule(self, flight: Flight) -> None:
+        """A new rule is learned when enough answers in a row state it; another group's is none of ours."""
+        assert flight.headers is not None
+        is_ours = flight.headers.get("X-Ratelimit-Group") == self.group.name
+        self.told = [*self.told, flight.rule] if is_ours and flight.rule != flight.rule_known else []
+        bucket = self._bucket()
+        if bucket is not None and len(self.told) >= CONFIRMATIONS and len(set(self.told[-CONFIRMATIONS:])) == 1:
+            assert (bucket.allowance, bucket.window_seconds) == flight.rule, "another rule is learned"
 
     def _has_to_wait(self, headers: dict[str, str]) -> None:
         said = headers.get("Retry-After", "")

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from esi.charges import Change, Spent, after_answer, after_silence, never_sent
 from esi.rate_headers import RateHeaders
-from esi.rate_limit import Bucket, cost_of
+from esi.rate_limit import Bucket, RateGroup, cost_of
 
 START = 1_760_000_000.0
 COST = 2
@@ -51,6 +51,7 @@ class Interleavings(RuleBasedStateMachine):
     )
     def start(self, allowance, window, offset):
         self.now = START + offset
+        self.group = RateGroup("killmail", allowance, window)
         self.bucket = Bucket(allowance, window)
         self.esi = Esi(allowance, window)
         self.flights: list[InFlight] = []
@@ -80,7 +81,7 @@ class Interleavings(RuleBasedStateMachine):
         flight = data.draw(st.sampled_from([each for each in self.flights if each.status is not None]))
         self.flights.remove(flight)
         rates = RateHeaders(self.esi.allowance, self.esi.window, flight.remaining) if told else RateHeaders()
-        self._apply(after_answer(flight.spent, flight.status, rates, self.now))
+        self._apply(after_answer(flight.spent, flight.status, rates, self.now, self.group))
 
     @precondition(lambda self: self.flights)
     @rule(data=st.data())
@@ -130,7 +131,7 @@ TestInterleavings.settings = settings(max_examples=150, stateful_step_count=40, 
 def test_a_stranger_on_the_same_address_is_noticed(window):
     # Given somebody else who spends half of the allowance, unseen by us
     esi, bucket, now = Esi(200, window, [(START, 100)]), Bucket(200, window), START
-    refused = 0
+    group, refused = RateGroup("killmail", 200, window), 0
     for _ in range(100):
         if not bucket.allows(now, COST):
             break
@@ -142,7 +143,7 @@ def test_a_stranger_on_the_same_address_is_noticed(window):
             break
         esi.charged.append((now, COST))
         # When ESI's answers say what is left
-        change = after_answer(spent, 200, RateHeaders(200, window, esi.remaining(now)), now)
+        change = after_answer(spent, 200, RateHeaders(200, window, esi.remaining(now)), now, group)
         bucket = bucket if change is None else change(bucket, now)
     # Then we stop in time
     assert refused == 0

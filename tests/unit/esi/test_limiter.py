@@ -106,12 +106,13 @@ def test_a_group_without_a_bucket_is_not_counted(limiter):
     assert limiter.snapshot() == []
 
 
-def test_a_changed_rule_is_obeyed_at_once(limiter):
+def test_a_changed_rule_is_obeyed(limiter):
     # When ESI advertises another rule than we knew
-    answer(limiter, 200, {"X-Ratelimit-Limit": "6/1m", "X-Ratelimit-Remaining": "4"})
+    for left in ("10", "8", "6"):
+        answer(limiter, 200, {"X-Ratelimit-Limit": "12/1m", "X-Ratelimit-Remaining": left})
     # Then the next requests keep it
-    answer(limiter, 200)
-    answer(limiter, 200)
+    for _ in range(3):
+        answer(limiter, 200)
     # The first spend was kept in a slice of seven seconds: it returns that much late, this once.
     assert time.time() + 59 <= refused(limiter).until < time.time() + 70
 
