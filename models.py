@@ -32,7 +32,7 @@ from database import db, utcnow
 class SyncState(StrEnum):
     """The life of a sync. WAITING is not stored: the API shows it while `waiting_until` lies ahead."""
 
-    QUEUED = "QUEUED"  # written down; the message is on its way
+    QUEUED = "QUEUED"  # written down; it is sent when its turn comes (`sent_at` says whether a message is out)
     LISTING = "LISTING"  # a worker reads the killmail list, page by page
     FETCHING = "FETCHING"  # the list is read; killmails are still to be fetched
     FINISHED = "FINISHED"  # every killmail found is stored, or counted as failed
@@ -397,8 +397,8 @@ class Lock(Table):
 
 
 class Wait(Table):
-    """Until when a class of killmails (`ledger/waits.py`) may not be requested, and why. Syncs read it, and copy
-    nothing."""
+    """Until when a class of requests (`ledger/waits.py`: lists, token refreshes, killmails) may not be made, and why.
+    Syncs read it, and copy nothing."""
 
     name: Any = CharField(max_length=16, primary_key=True)
     until: Any = DateTimeField(null=True)

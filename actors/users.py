@@ -92,11 +92,6 @@ def _read_list(reader: ListReader) -> None:
         _take_no_token(reader.sync, error)
     except tokens.UndecryptableToken as error:
         _fail(reader.sync, str(error))
-    except EsiForbidden as error:
-        if error.missing_scope:
-            _take_failure(reader.sync, error)
-        else:
-            _fail(reader.sync, f"ESI refused the killmail list: {error}")
     except EsiError as error:
         _take_failure(reader.sync, error)
     publish(SyncChanged(sync_id))
@@ -336,7 +331,8 @@ def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
         said = ESI_ASKS_TO_WAIT if error.retry_after else sentence(error)
         _wait(sync, utcnow() + _asked_to_wait(sync, error), said, error=error)
         return
-    # ESI's own check of a token may be what fails: only a fresh token that lacks the scope proves that it does.
+    # ESI's own check of a token may be what fails, whatever it says: another token may be accepted, and only one that
+    # lacks the scope proves that the login does.
     if isinstance(error, EsiUnauthorized | EsiForbidden):
         tokens.forget_access_token(sync.user_id)
     if sync.attempts >= len(LIST_BACKOFF):

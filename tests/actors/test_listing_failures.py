@@ -42,15 +42,36 @@ def test_a_401_forgets_the_access_token_and_the_next_try_has_another(simulated, 
     assert len([entry for entry in simulated.asked("token") if entry.grant_type == "refresh_token"]) == 1
 
 
-def test_a_403_fails_the_sync_and_says_so(simulated, sync, post):
+def test_a_403_that_passes_costs_seconds_and_another_access_token(simulated, sync, later, tick):
+    """ESI's own check of tokens may be what fails, for a moment and for everyone."""
+    pilot = simulated.pilot(2)
+    simulated.fault("recent", "status:403", count=1)
+    row = sync(pilot)
+    assert _waits(row) < 10
+    assert (row.attempts, pilot.user.access_token) == (1, None)
+    later(10)
+    tick()
+    assert only_sync().state == SyncState.FINISHED
+    assert pilot.user.consecutive_failures == 0
+
+
+def test_a_403_each_time_fails_the_sync_and_says_so(simulated, sync, later, tick):
     pilot = simulated.pilot(2)
     simulated.fault("recent", "status:403")
-    row = sync(pilot)
+    sync(pilot)
+    fail_at_last(later, tick)
+    row = only_sync()
     assert (row.state, row.claimed_until, row.waiting_until) == (SyncState.FAILED, None, None)
-    assert "refused the killmail list" in row.error
-    assert pilot.user.consecutive_failures == 1
+    assert "does not accept this character's login for the killmail list (403)" in row.error
+    assert (pilot.user.consecutive_failures, pilot.user.needs_login_reason) == (1, None)
     assert pilot.user.next_sync_at > utcnow() + timedelta(minutes=10)
-    assert len(simulated.asked("recent")) == 1, "each costs five of thirty tokens"
+    assert len(simulated.asked("recent")) == len(LIST_BACKOFF) + 1, "each costs five of thirty tokens"
+
+
+def fail_at_last(later, tick) -> None:
+    for _ in LIST_BACKOFF:
+        later(400)
+        tick()
 
 
 @pytest.mark.parametrize("kind", ["429", "429_bare", "420"])
@@ -283,11 +304,13 @@ def test_a_403_about_the_scope_makes_the_sso_tell(simulated, sync, later, tick):
     assert pilot.user.recheck_at > utcnow()
 
 
-def test_a_failed_sync_does_not_come_back_before_the_cool_down(simulated, sync, configure):
+def test_a_failed_sync_does_not_come_back_before_the_cool_down(simulated, sync, configure, later, tick):
     configure(SYNC_COOLDOWN_MINUTES="240")
     pilot = simulated.pilot(1)
     simulated.fault("recent", "status:403")
-    assert sync(pilot).state == SyncState.FAILED
+    sync(pilot)
+    fail_at_last(later, tick)
+    assert only_sync().state == SyncState.FAILED
     assert pilot.user.next_sync_at > utcnow() + timedelta(minutes=239)
 
 

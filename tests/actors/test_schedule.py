@@ -25,6 +25,7 @@ from actors.schedule import TickFailed, queue_due_users, tend, tend_ledger
 from actors.syncs import finalize_sync
 from database import db, utcnow
 from ledger import recent_unlinks
+from ledger.rules import LIST_BACKOFF
 from models import Fetch, RateBucket, Sync, SyncState, Trigger, User
 from tests.actors.asking import ask, rows, stored
 from tests.actors.simulated import Simulated
@@ -139,12 +140,15 @@ def test_a_sync_whose_workers_keep_going_away_fails_and_is_told_of(simulated, cr
     assert told[-1:] == [events.SyncFinished(asked.sync_id or 0)]
 
 
-def test_a_sync_that_fails_is_told_of_as_finished(simulated, sync):
+def test_a_sync_that_fails_is_told_of_as_finished(simulated, sync, later, tick):
     """events.SyncFinished: "A sync ended, well or not"."""
     told: list[object] = []
     events.subscribe(told.append)
     simulated.fault("recent", "status:403")
     failed = sync(simulated.pilot(1))
+    for _ in LIST_BACKOFF:
+        later(400)
+        tick()
     events.close()
     assert events.SyncFinished(failed.id) in told
 
