@@ -91,13 +91,15 @@ class User(Table):
     next_sync_at: Any = DateTimeField(null=True)  # null: not eligible
     consecutive_failures: Any = IntegerField(default=0)
     created_at: Any = DateTimeField(default=utcnow)
-    recheck_at: Any = DateTimeField(null=True)  # a refusal to be checked once more, from then on; `tokens/rechecks.py`
+    recheck_at: Any = DateTimeField(null=True)  # a refusal to be checked again, from then on; `tokens/rechecks.py`
     sold_at: Any = DateTimeField(null=True)  # the SSO named another owner then; null once it names this one again
     list_read_at: Any = DateTimeField(null=True)  # page 1 was last sent whole, not answered 304
     list_changed_at: Any = DateTimeField(null=True)  # page 1 last held a killmail that was new to this user
     refresh_fails_since: Any = DateTimeField(
         null=True
     )  # the SSO has given tokens to others since, and none to this user
+    #: How many rechecks have turned the user away again since the first time; says nothing while `recheck_at` is null.
+    rechecks: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "users"
@@ -464,6 +466,17 @@ class FailingOwner(Table):
         primary_key = CompositeKey("gate", "owner")
 
 
+class VerdictRate(Table):
+    """One row: refreshes that succeeded since the last note was forgotten, and until when an incident lasts."""
+
+    id: Any = SmallIntegerField(primary_key=True)
+    served: Any = IntegerField(default=0)
+    incident_until: Any = DoubleField(default=0.0)  # seconds since the epoch, the database's clock
+
+    class Meta:
+        table_name = "verdict_rate"
+
+
 class RefreshSlot(Table):
     """One of the four token refreshes that may be in progress at the SSO; free once `held_until` has passed."""
 
@@ -582,6 +595,7 @@ TABLES: tuple[type[Table], ...] = (
     RateBucket,
     Gate,
     FailingOwner,
+    VerdictRate,
     RefreshSlot,
     Name,
     SolarSystem,

@@ -12,7 +12,8 @@ nothing here: they close no gate, make no pause longer, and are their own, also 
 close the gate, or make its pause longer, the SSO is asked for a witness (`tokens/witnesses.py`).
 
 The same holds for verdicts: answers that would make a pilot log in again. A run of them by different users is an
-incident (another EVE_CLIENT_ID, an error at the SSO): the gate closes, and no further user is marked.
+incident (another EVE_CLIENT_ID, an error at the SSO): the gate closes, and no further user is marked. Many of them
+among successes are one, too, but close nothing: `esi/verdict_rate.py`.
 
 What counts as a failure, and what the pilot is told, is left to `tokens/`.
 """
@@ -28,7 +29,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from database import db, execute, lock_clause, utcnow
-from esi import failing_owners, owner_changes, rate_store, refresh_slots
+from esi import failing_owners, owner_changes, rate_store, refresh_slots, verdict_rate
 from esi.rate_limit import back_off
 from esi.refresh_slots import Slot
 
@@ -293,4 +294,4 @@ def _anonymous() -> int:
 
 
 #: What `failing_owners` counts that a successful refresh may forget.
-_COUNTED = (GATE, WITNESSES, VERDICTS, owner_changes.GATE)
+_COUNTED = (GATE, WITNESSES, VERDICTS, owner_changes.GATE, verdict_rate.NOTES)

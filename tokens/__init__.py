@@ -1,9 +1,9 @@
 """Access tokens for ESI; refresh tokens encrypted at rest.
 
 The invariants: of all callers that need a user's token at once, one calls the SSO; what comes back never overwrites
-something newer; one pilot's problem at the SSO stops no other pilot; only the SSO's own refusal, given twice, or a sold
-character, ends a login for good; and no text, log or column holds a token in clear. The SSO is never called inside a
-transaction.
+something newer; one pilot's problem at the SSO stops no other pilot; only the SSO's own refusal, or a sold character,
+confirmed over a day, ends a login for good; and no text, log or column holds a token in clear. The SSO is never called
+inside a transaction.
 
 Who may be synced, and what a login stores, is left to `accounts.py`; refresh tokens:
 https://developers.eveonline.com/docs/services/sso/.

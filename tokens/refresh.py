@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from peewee import fn
 
 from database import utcnow
-from esi import owner_changes, sso_gate
+from esi import owner_changes, sso_gate, verdict_rate
 from esi.errors import SsoConfiguration, SsoError, SsoInvalidToken, SsoRefused, SsoUnavailable
 from esi.sso import Identity, TokenSet
 from esi.sso_gate import AFTER_THE_OTHERS, Blame, Permit, SsoBusy, SsoClosed
@@ -45,7 +45,7 @@ from tokens.errors import (
     NeedsLogin,
     TokenUnavailable,
 )
-from tokens.rechecks import is_last_check, recheck_time, what_follows
+from tokens.rechecks import NO_CHECK, is_last_check, next_check, what_follows
 from tokens.rows import expiry, is_rechecked, lives, new_session_epoch, read_again, swap
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,8 @@ def refresh_with(
         return _owner_changed(user, cipher, permit)
     if KILLMAIL_SCOPE in identity.scopes:
         sso_gate.answered(permit)
+        if permit.slot.failures_noted:
+            verdict_rate.served()
     else:
         _believe(user, permit, "their access tokens lack the scope")
     return _store(user, issued, identity, cipher, permit)
@@ -205,11 +207,15 @@ def _unavailable(user: User, permit: Permit, error: SsoError, witnesses: Witness
 
 
 def _believe(user: User, permit: Permit, verdict: str) -> None:
-    """Go on if this pilot has to log in again. Raises TokenUnavailable if the answer is one of a run, an incident."""
-    closed = sso_gate.judged(permit, verdict, INCIDENT, counts=not is_rechecked(user))
+    """Go on if this pilot has to log in again. Raises TokenUnavailable if the answer is part of an incident."""
+    counts = not is_rechecked(user)
+    closed = sso_gate.judged(permit, verdict, INCIDENT, counts=counts)
     if closed is not None:
         log.info("user %s: not marked for a login; the SSO turns away one pilot after the other", user.id)
         raise TokenUnavailable(closed.reason, closed.wait + AFTER_THE_OTHERS)
+    if verdict_rate.is_incident(user.id, verdict, counts=counts):
+        log.info("user %s: not marked for a login; the SSO turns away too many pilots", user.id)
+        raise TokenUnavailable(INCIDENT, 0.0, own_fault=True)
 
 
 def _store(user: User, issued: _Issued, identity: Identity, cipher: TokenCipher, permit: Permit) -> str:
@@ -227,7 +233,7 @@ def _store(user: User, issued: _Issued, identity: Identity, cipher: TokenCipher,
         refresh_fails_since=None,
         sold_at=None,
         next_sync_at=fn.COALESCE(User.next_sync_at, utcnow()) if usable else None,
-        recheck_at=None if usable else recheck_time(user, confirmed=user.needs_login_reason is None),
+        **(NO_CHECK if usable else next_check(user, confirmed=user.needs_login_reason is None)),
     )
     if not stored:
         return _stored_meanwhile(user, cipher)
@@ -246,9 +252,7 @@ def _refused(user: User, cipher: TokenCipher, permit: Permit, reason: str) -> st
         reason = user.needs_login_reason
     # Ciphertexts never repeat: this one is gone as soon as a login, or a refresh that overran its lease, replaced it.
     marked = (
-        User.update(
-            needs_login_reason=reason, next_sync_at=None, refresh_claimed_until=None, recheck_at=recheck_time(user)
-        )
+        User.update(needs_login_reason=reason, next_sync_at=None, refresh_claimed_until=None, **next_check(user))
         .where(User.id == user.id, User.refresh_token == user.refresh_token)
         .execute()
     )
@@ -259,18 +263,18 @@ def _refused(user: User, cipher: TokenCipher, permit: Permit, reason: str) -> st
 
 
 def _owner_changed(user: User, cipher: TokenCipher, permit: Permit) -> str:
-    """The access token names another owner: sign the old one out at once; a second such answer is final."""
+    """The access token names another owner: sign the old one out at once; it is final when each recheck says so."""
     _believe(user, permit, "their characters have another owner")
-    confirmed = is_last_check(user) and user.needs_login_reason == OWNER_CHANGED
-    if not swap(user, **_sold(user, confirmed=confirmed)):
+    if not swap(user, **_sold(user)):
         return _stored_meanwhile(user, cipher)
     publish(SessionsEnded(user.id))
     log.warning("user %s: the character changed its owner; signed out; %s", user.id, what_follows(user))
     raise NeedsLogin(OWNER_CHANGED)
 
 
-def _sold(user: User, *, confirmed: bool) -> dict[str, Any]:
-    """The columns of a character that was sold. The refresh token is erased only once a recheck has confirmed it."""
+def _sold(user: User) -> dict[str, Any]:
+    """The columns of a character that was sold. The refresh token is erased only when the last recheck confirms it."""
+    confirmed = user.needs_login_reason == OWNER_CHANGED
     changes: dict[str, Any] = {
         "access_token": None,
         "expires_at": None,
@@ -280,9 +284,9 @@ def _sold(user: User, *, confirmed: bool) -> dict[str, Any]:
         "next_sync_at": None,
         "session_epoch": new_session_epoch(),
         "sold_at": fn.COALESCE(User.sold_at, utcnow()),  # from here on the days count until the data is deleted
-        "recheck_at": recheck_time(user, confirmed=confirmed),
+        **next_check(user, confirmed=confirmed),
     }
-    return changes | {"refresh_token": None} if confirmed else changes
+    return changes | {"refresh_token": None} if confirmed and is_last_check(user) else changes
 
 
 def _stored_meanwhile(user: User, cipher: TokenCipher) -> str:

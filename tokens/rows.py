@@ -31,7 +31,7 @@ def login_needed(user: User) -> str | None:
 
 
 def is_rechecked(user: User) -> bool:
-    """Whether the SSO is asked once more about a user it turned away (`tokens/rechecks.py`)."""
+    """Whether the SSO is asked again about a user it turned away (`tokens/rechecks.py`)."""
     return user.recheck_at is not None and user.next_sync_at is not None
 
 
@@ -72,6 +72,7 @@ def read(user_id: int) -> User:
             User.created_at,
             User.next_sync_at,
             User.recheck_at,
+            User.rechecks,
             User.refresh_fails_since,
         )
         .where(User.id == user_id)

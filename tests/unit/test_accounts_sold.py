@@ -123,14 +123,14 @@ def test_a_sale_that_a_refresh_sees_starts_the_month_and_ends_the_sessions(any_d
     assert User.select().count() == Killmail.select().count() == 0
 
 
-def test_the_second_refusal_does_not_start_the_month_again(any_db, sso, cipher):
+def test_the_last_refusal_does_not_start_the_month_again(any_db, sso, cipher):
     user = log_in(sso, cipher)
     sso.sell(cipher.decrypt(user.refresh_token), TWO)
     expire(user)
     with pytest.raises(NeedsLogin):
         access_token(user.id, sso, cipher)
     first = utcnow() - timedelta(hours=1)
-    User.update(sold_at=first, recheck_at=utcnow(), next_sync_at=utcnow()).execute()
+    User.update(sold_at=first, recheck_at=utcnow(), rechecks=2, next_sync_at=utcnow()).execute()
     with pytest.raises(NeedsLogin):
         access_token(user.id, sso, cipher)
     assert (User.get().sold_at, User.get().refresh_token) == (first, None)

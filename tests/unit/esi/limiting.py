@@ -38,6 +38,7 @@ def time_passes(seconds: float) -> None:
     database.execute("UPDATE gates SET closed_until = closed_until - ? WHERE closed_until > 0", (seconds,))
     database.execute("UPDATE rate_buckets SET closed_until = closed_until - ? WHERE closed_until > 0", (seconds,))
     database.execute("UPDATE failing_owners SET failed_at = failed_at - ?", (seconds,))
+    database.execute("UPDATE verdict_rate SET incident_until = incident_until - ?", (seconds,))
     database.execute("UPDATE refresh_slots SET held_until = held_until - ? WHERE held_until > 0", (seconds,))
 
 
