@@ -14,7 +14,9 @@ from enum import StrEnum
 from typing import Protocol
 
 import ledger
-from database import execute, utcnow
+import periodic_runs
+from clock import CLOCKS_APART
+from database import clock, execute, utcnow
 from esi import owner_changes
 from esi.errors import SsoError
 from esi.sso import Identity, TokenSet
@@ -35,6 +37,9 @@ from tokens import (
 
 log = logging.getLogger(__name__)
 
+#: The name of the deletion of former owners' data among `periodic_runs`, and for how long it has to be due at each look
+#: before it is done: longer than a clock that was set wrongly stays unnoticed, most of the time.
+DELETION, DUE_FOR = "former owners", timedelta(hours=3)
 #: Where a pilot takes back by hand what was allowed to an application.
 THIRD_PARTY_APPLICATIONS = "https://community.eveonline.com/support/third-party-applications/"
 
@@ -159,8 +164,16 @@ def _former_owner_leaves(user: User) -> None:
 
 
 def forget_former_owners() -> int:
-    """Delete the data of former owners whose time is over, a few at a time; none while deletion is paused."""
-    return former_owners.delete_due() if owner_changes.paused_since() is None else 0
+    """Delete the data of former owners whose time is over, a few at a time; none while deletion is paused.
+
+    To be called each minute: it deletes only when its time was over at each call for some hours, and while this machine
+    and the database agree on the time, so that a clock that is wrong for a while deletes nothing.
+    """
+    if owner_changes.paused_since() is not None or former_owners.count_due() == 0:
+        return 0
+    if abs(clock.skew()) > CLOCKS_APART.total_seconds():
+        return 0
+    return former_owners.delete_due() if periodic_runs.wanted_for(DELETION, DUE_FOR) else 0
 
 
 def _due(

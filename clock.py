@@ -56,6 +56,11 @@ class DatabaseClock:
         best = self._best
         return time.time() if best is None else time.monotonic() + best.offset
 
+    def skew(self) -> float:
+        """Seconds by which this machine's clock is ahead of the database's. 0 before anything was observed."""
+        best = self._best
+        return 0.0 if best is None else _wall_offset()[0] - best.offset
+
     def observe(self, sent: float, epoch: float, received: float) -> None:
         """The database said `epoch` at some moment between two of `time.monotonic()`."""
         seen = _Observation(epoch - (sent + received) / 2, (received - sent) / 2, received)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+import periodic_runs
+from accounts import DELETION, DUE_FOR
 from api.system import System
-from database import utcnow
+from database import execute, utcnow
 from esi.errors import SsoRefused
 from esi.sso import Identity, LoginRequest, SsoClient, TokenSet
 from models import (
@@ -223,3 +225,9 @@ def secure(solar_system_id: int, security_status: float | None) -> None:
 
 def name(entity_id: int, text: str | None) -> None:
     Name.create(id=entity_id, name=text, category="character", force_insert=True)
+
+
+def deletion_was_due_for_hours() -> None:
+    """As if each tick of the last hours had found former owners to delete."""
+    periodic_runs.wanted_for(DELETION, DUE_FOR)
+    execute("UPDATE periodic_runs SET due_at = ? WHERE name = ?", (utcnow(), DELETION))

@@ -20,7 +20,7 @@ from events import KillmailStored
 from models import Killmail, User
 from tests.api.socket_client import Client
 from tests.security.asking import ask, codes, data, who
-from tests.web_app import FakeBackend, make_killmail, make_sync
+from tests.web_app import FakeBackend, deletion_was_due_for_hours, make_killmail, make_sync
 
 Connect = Callable[..., Client]
 
@@ -136,5 +136,6 @@ def test_the_former_owner_who_is_back_sees_it_again_and_the_other_is_out(
 def test_after_a_month_nothing_is_left(newcomer: FlaskClient) -> None:
     with db.connection_context():
         execute("UPDATE former_owners SET sold_at = ?", (utcnow() - timedelta(days=31),))
+        deletion_was_due_for_hours()
         assert accounts.forget_former_owners() == 1
         assert Killmail.select().count() == 0

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 import accounts
-from database import execute, utcnow
+from database import clock, execute, utcnow
 from esi import owner_changes
 from events import SessionsEnded
 from models import FormerKillmail, FormerOwner, Killmail, User, UserKillmail
 from tests.unit.fake_sso import expire, log_in, pilot
-from tests.web_app import make_killmail
+from tests.web_app import deletion_was_due_for_hours, make_killmail
 from tokens import NeedsLogin, access_token
 
 ONE, TWO = "owner-one", "owner-two"
@@ -25,6 +26,7 @@ def links(user: User) -> set[int]:
 
 def a_month_later() -> None:
     execute("UPDATE former_owners SET sold_at = ?", (utcnow() - timedelta(days=31),))
+    deletion_was_due_for_hours()
 
 
 def test_a_sold_character_starts_clean_and_the_former_owners_data_is_hidden(any_db, sso, cipher, monkeypatch):
@@ -119,6 +121,7 @@ def test_a_sale_that_a_refresh_sees_starts_the_month_and_ends_the_sessions(any_d
     assert abs(seen.sold_at - utcnow()) < timedelta(minutes=1)
     assert (seen.next_sync_at, seen.session_epoch == user.session_epoch) == (None, False)
     User.update(sold_at=utcnow() - timedelta(days=31)).execute()
+    deletion_was_due_for_hours()
     assert accounts.forget_former_owners() == 1
     assert User.select().count() == Killmail.select().count() == 0
 
@@ -151,3 +154,65 @@ def test_an_owner_who_is_named_again_is_not_sold(any_db, sso, cipher, how):
         User.update(recheck_at=utcnow(), next_sync_at=utcnow()).execute()
         access_token(user.id, sso, cipher)
     assert (User.get().id, User.get().sold_at) == (user.id, None)
+
+
+@pytest.fixture
+def time(monkeypatch) -> Callable[[timedelta], None]:
+    """Sets the clock that everything is compared with so far ahead of the real one."""
+    real = clock.now
+
+    def set_ahead(by: timedelta) -> None:
+        monkeypatch.setattr(clock, "now", lambda: real() + by.total_seconds())
+
+    return set_ahead
+
+
+def looks(time, *hours: float) -> int:
+    """The tick looks at these hours from now; returns how many former owners were deleted."""
+    deleted = 0
+    for each in hours:
+        time(timedelta(hours=each))
+        deleted += accounts.forget_former_owners()
+    return deleted
+
+
+@pytest.fixture
+def sold(any_db, sso, cipher) -> None:
+    """One former owner whose present owner has logged in, and one character that a refresh saw to be sold."""
+    make_killmail(1, log_in(sso, cipher, pilot(90_000_001, ONE)))
+    log_in(sso, cipher, pilot(90_000_001, TWO))
+    seen = log_in(sso, cipher, pilot(90_000_002, ONE))
+    make_killmail(2, seen)
+    User.update(sold_at=utcnow(), next_sync_at=None).where(User.id == seen.id).execute()
+
+
+MONTH = 30 * 24.0
+
+
+@pytest.mark.parametrize("for_hours", [[0.0], [0.0, 1 / 60, 1.0]])
+def test_a_clock_that_jumps_a_month_ahead_and_back_deletes_and_hides_nothing(sold, time, for_hours):
+    assert looks(time, 0, *(MONTH + 1 + each for each in for_hours), 1.5, 2, 2.5, 3, 3.5, 4, 4.5) == 0
+    assert (User.select().count(), Killmail.select().count(), FormerOwner.select().count()) == (2, 2, 1)
+
+
+def test_a_clock_that_jumps_while_another_deletion_is_due_deletes_only_that_one(sold, time):
+    """Given a former owner whose month is over, and ticks that delete them, When the clock jumps by another month."""
+    FormerOwner.update(sold_at=utcnow() - timedelta(days=31)).execute()
+    due = [0, 0.5, 1, 1.5, 2, 2.5]
+    assert looks(time, *due) == 0
+    assert looks(time, MONTH + 3, 3.01, 3.5, 4, 4.5, 5, 5.5, 6) == 0
+    assert looks(time, 6.5) == 1
+    assert [row.killmail_id for row in Killmail.select()] == [2]
+    assert User.select().count() == 2
+
+
+def test_what_is_due_at_each_look_for_hours_is_deleted(sold, time):
+    assert looks(time, *(MONTH + 1 + each / 2 for each in range(6))) == 0
+    assert looks(time, MONTH + 4) == 2
+    assert Killmail.select().count() == 0
+
+
+def test_while_this_machines_clock_and_the_databases_differ_nothing_is_deleted(sold, time, monkeypatch):
+    monkeypatch.setattr(clock, "skew", lambda: -301.0)
+    assert looks(time, *(MONTH + 1 + each / 2 for each in range(12))) == 0
+    assert Killmail.select().count() == 2

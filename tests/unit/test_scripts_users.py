@@ -17,7 +17,7 @@ from ledger import former_owners
 from models import FormerOwner, User, UserKillmail
 from settings import KILLMAIL_SCOPE
 from tests.unit.test_scripts import error_of, run
-from tests.web_app import make_killmail, make_user
+from tests.web_app import deletion_was_due_for_hours, make_killmail, make_user
 from tokens.errors import NO_SCOPE, OWNER_CHANGED, REFUSED
 
 REFUSED_ID, NO_SCOPE_ID, ERASED_ID, HEALTHY_ID = 90_000_002, 90_000_003, 90_000_004, 90_000_005
@@ -239,6 +239,7 @@ def test_a_time_with_an_offset_is_taken_as_eve_time(incident: str) -> None:
 
 
 def test_a_pause_of_deletion_is_listed_until_the_operator_ends_it(incident: str) -> None:
+    deletion_was_due_for_hours()
     assert "paused since" in run("users", "pause-deletion", DATABASE_URL=incident).stdout
     assert accounts.forget_former_owners() == 0
     assert "users.py resume-deletion" in run("users", "list", DATABASE_URL=incident).stdout
