@@ -5,15 +5,17 @@ The invariant: no exception, text or log line of the HTTP libraries leaves this 
 once how its request ended. Nothing is retried and no redirect is followed: each request was paid for one by one.
 Decoding an answer, and what its status means, is left to `answers.py`, `client.py` and `sso.py`.
 
-Two weaknesses: time is bounded from connect to the headers' first byte and over the body, but a server that sends its
-headers byte by byte is only bounded by `read_timeout` between two bytes; and a connection that the server closes
-between `ready` and `send` is opened by `send`, after all.
+Time is bounded as a whole, however slowly a server sends: for the connection, from the request to the last header, and
+over the body. A weakness: a connection that the server closes between `ready` and `send` is opened by `send` again.
 """
 
 from __future__ import annotations
 
+import http.client
+import io
 import logging
 import os
+import socket
 import ssl
 import threading
 import time
@@ -27,7 +29,7 @@ import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
-from urllib3.connection import HTTPSConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 #: urllib3 logs the request's path at DEBUG, and at WARNING when an answer's headers are malformed; with the path goes
@@ -36,6 +38,8 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 #: Bytes of a decoded body read at once.
 CHUNK = 64 * 1024
+#: Of the read timeout: until when the body may be read, but for the last read.
+BODY_PART = 2 / 3
 
 #: What a failing request can raise: requests' own, urllib3's that requests lets through, the socket's, and ValueError
 #: (with UnicodeError) from headers and URLs that cannot be written.
@@ -103,7 +107,7 @@ class Transport:
         self._timeout = (connect_timeout, read_timeout)
         # The clock is looked at between two reads, so that the last one may take `read_timeout` more: with the default
         # timeouts a request ends within 3 + 15 + 10 + 15 s, below the 45 s a killmail's fetch may take.
-        self._body_seconds = read_timeout * 2 / 3
+        self._body_seconds = read_timeout * BODY_PART
         self._max_bytes = max_bytes
         # Read once: requests would read the environment, and ~/.netrc in place of our Authorization, every time.
         self._proxies = get_environ_proxies(base_url)
@@ -200,7 +204,63 @@ class Transport:
         return Answer(response.status_code, response.headers, b"" if broken else bytes(body), broken)
 
 
+class _UntilDeadline(io.RawIOBase):
+    """What a socket receives, each read within the socket's timeout and all of them before a deadline."""
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self._sock = sock
+        self._raw: Any = sock.makefile("rb", buffering=0)  # keeps the socket open until it is closed, too
+        self._timeout = timeout
+        self.end_within(timeout)
+
+    def end_within(self, seconds: float) -> None:
+        """The deadline is so many seconds from now."""
+        self._deadline = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(min(left, self._timeout))
+        try:
+            received: int | None = self._raw.readinto(buffer)
+            return received
+        finally:
+            self._sock.settimeout(self._timeout)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """Ends in time, also where a server sends it byte by byte: the head within the read timeout from the request on;
+    the body, whose chunks' own heads and trailers only this bounds, in the time that `Transport` allows it."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        timeout = sock.gettimeout()
+        assert timeout is not None, "Transport sets one for each request"
+        self._timeout = timeout
+        self._received = _UntilDeadline(sock, timeout)
+        self.fp = io.BufferedReader(self._received)
+
+    def begin(self) -> None:
+        super().begin()
+        self._received.end_within(self._timeout * (BODY_PART + 1))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
 class _TlsConnection(HTTPSConnection):
+    response_class = _Response
+
     @property
     def is_connected(self) -> bool:
         """Whether it can take a request. Bytes that wait on an idle connection mean its end, says urllib3; but in
@@ -221,6 +281,8 @@ class _TlsConnection(HTTPSConnection):
 
 
 class _Pool(HTTPConnectionPool):
+    ConnectionCls: Any = _Connection
+
     def open(self, connect_timeout: float) -> None:
         """Have an open connection in the pool: the kept one, or a new one where the peer has closed it."""
         connection = self._get_conn()

@@ -32,13 +32,15 @@ class Received:
 class Step:
     """Bytes to send, then what to do with the connection: keep, close, reset or hang.
 
-    `drip`: seconds between the bytes of the body. `gate`: what the body waits for once the head is out.
+    `drip`: seconds between the bytes of the body; with `drip_head`, between those of the head as well. `gate`: what the
+    body waits for once the head is out.
     """
 
     data: bytes
     then: str = "keep"
     drip: float | None = None
     gate: threading.Event | None = None
+    drip_head: bool = False
 
 
 Script = Step | Callable[[Received], Step]
@@ -119,7 +121,7 @@ class RawServer:
 
     def _play(self, connection: socket.socket, step: Step) -> bool:
         """Do one step; whether the connection goes on."""
-        head, mark, body = step.data.partition(b"\r\n\r\n")
+        head, mark, body = (b"", b"", step.data) if step.drip_head else step.data.partition(b"\r\n\r\n")
         connection.sendall(head + mark)
         if step.gate is not None:
             step.gate.wait(HANG_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import threading
+import time
 
 import pytest
 
@@ -62,6 +63,10 @@ BROKEN = {
     "not the gzip it says": (reply(200, b"plain", {"Content-Encoding": "gzip"}), "compression"),
     "larger than the bound": (reply(200, b"x" * (MAX_BYTES + 1)), "larger"),
     "a gzip bomb": (reply(200, gzip.compress(b"0" * 50_000_000), {"Content-Encoding": "gzip"}), "larger"),
+    "a chunk's head byte by byte": (
+        Step(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 200 + b"\r\n\r\n", drip=READ_TIMEOUT / 8),
+        "stopped",
+    ),
     "byte by byte": (Step(HEAD + b"Content-Length: 500\r\n\r\n" + b"x" * 500, drip=READ_TIMEOUT / 8), "longer"),
 }
 
@@ -70,8 +75,10 @@ BROKEN = {
 def test_a_broken_body_counts_as_answered_and_says_why(transport, server, permit, step, reason):
     server.script(step)
 
+    began = time.monotonic()
     answer = transport.send("GET", server.url + "/", permit)
 
+    assert time.monotonic() - began < 8 * READ_TIMEOUT, "three at most, but for a busy machine"
     assert answer.status == 200
     assert answer.body == b""
     assert reason in (answer.broken or "")
@@ -84,6 +91,8 @@ UNANSWERED = {
     "hang": Step(b"", then="hang"),
     "cut within the status line": Step(b"HTTP/1.", then="close"),
     "not HTTP": Step(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", then="close"),
+    "a status line byte by byte": Step(HEAD + b"\r\n", drip=READ_TIMEOUT / 4, drip_head=True),
+    "headers byte by byte": Step(HEAD + b"X-A: " + b"a" * 200 + b"\r\n\r\n", drip=READ_TIMEOUT / 8, drip_head=True),
     "headers without end": Step(HEAD + b"X-A: b\r\n" * 500 + b"\r\n", then="close"),
 }
 
@@ -92,9 +101,11 @@ UNANSWERED = {
 def test_a_request_without_an_answer_may_have_been_charged(transport, server, permit, step):
     server.script(step)
 
+    began = time.monotonic()
     with pytest.raises(TransportError):
         transport.send("GET", server.url + "/", permit)
 
+    assert time.monotonic() - began < 4 * READ_TIMEOUT, "one, but for a busy machine"
     assert permit.calls == ["unanswered"]
     assert len(server.received) == 1, "a request was sent again without a permit"
 

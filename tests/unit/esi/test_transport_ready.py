@@ -66,6 +66,24 @@ def test_the_tickets_of_tls_are_not_taken_for_the_end_of_a_connection(tls_server
     transport.close()
 
 
+def test_headers_that_come_byte_by_byte_over_tls_end_in_time_as_well(tls_server: TlsServer, permit):
+    # Given an answer that would take eleven seconds, each byte in time
+    transport = Transport(tls_server.url, {}, connect_timeout=5.0, read_timeout=0.5, max_bytes=1000)
+    transport.ready()
+    tls_server.drip_seconds = 0.2
+    # When it is waited for
+    began = time.monotonic()
+    with pytest.raises(TransportError):
+        transport.send("GET", tls_server.url + "/", permit)
+    # Then not for long, and the next requests have a new connection
+    assert time.monotonic() - began < 4
+    tls_server.drip_seconds = 0.0
+    for _ in range(2):
+        assert transport.send("GET", tls_server.url + "/", RecordingPermit()).status == 200
+    assert tls_server.connections == 2
+    transport.close()
+
+
 def test_an_open_connection_is_left_alone(tls_server: TlsServer):
     transport = transport_to(tls_server.url)
 

@@ -23,7 +23,7 @@ class TlsServer:
     """Answers every request with `{"name": "x"}`. `certificate` is the file that a client has to trust.
 
     `handshake`: called before the handshake of each connection. `arrivals`: when the last byte of each request came
-    (monotonic seconds). `drop`: closes the connections that are open.
+    (monotonic seconds). `drop`: closes the connections that are open. `drip_seconds`: between two bytes of an answer.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -33,6 +33,7 @@ class TlsServer:
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.load_cert_chain(self.certificate, key)
         self.handshake_seconds = 0.0
+        self.drip_seconds = 0.0
         self.let_through = threading.Event()
         self.let_through.set()
         self.connections = 0
@@ -88,7 +89,13 @@ class TlsServer:
             if received.endswith(b"\r\n\r\n"):
                 self.arrivals.append(time.monotonic())
                 received = b""
-                connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"name":"x"}')
+                self._send(connection, b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"name":"x"}')
+
+    def _send(self, connection: ssl.SSLSocket, answer: bytes) -> None:
+        step = 1 if self.drip_seconds else len(answer)
+        for start in range(0, len(answer), step):
+            connection.sendall(answer[start : start + step])
+            self._stopping.wait(self.drip_seconds)
 
 
 def _write_certificate(certificate: Path, key: Path) -> None:
