@@ -100,6 +100,8 @@ class User(Table):
     )  # the SSO has given tokens to others since, and none to this user
     #: How many rechecks have turned the user away again since the first time; says nothing while `recheck_at` is null.
     rechecks: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    list_entries: Any = IntegerField(null=True)  # of the list, when it was read to its end without a change
+    list_counted_at: Any = DateTimeField(null=True)  # when that was
 
     class Meta:
         table_name = "users"
@@ -285,6 +287,8 @@ class Sync(Table):
     list_moved: Any = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # while it was read, or another's
     unreadable_entries: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # of the list: malformed
     foreign_entries: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # of the list, not in `found`
+    list_lacking: Any = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # entries, on no page read
+    last_page: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # entries of the page read last
 
     class Meta:
         table_name = "syncs"

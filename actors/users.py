@@ -204,7 +204,8 @@ class ListReader:
                 past_end=page.past_end,
                 unreadable=len(page.unreadable),
                 repeated=sum(reference.killmail_id in self.seen for reference in page.references),
-                changed=modified or bool(page.other_hashes),
+                changed=modified,
+                two_hashes=bool(page.other_hashes),
             )
         )
 

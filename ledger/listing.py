@@ -6,6 +6,7 @@ thought dead finds another time in the row and writes nothing more.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from database import as_datetime, db, execute, insert_rows, lock_clause, placeho
 from ledger.foreign_lists import distrust
 from ledger.forgetting import forget_ended
 from ledger.links import link, repeat_if_deleted
-from ledger.reading import NOTHING_READ, Reading
+from ledger.reading import AGING_MARGIN, LISTED_FOR, NOTHING_READ, Reading, is_proven
 from ledger.rules import (
     ATTEMPTS_BEFORE_DEFERRED,
     FAILED_SYNC_BACKOFF,
@@ -25,6 +26,8 @@ from ledger.rules import (
     backoff,
 )
 from models import Sync, SyncState, User
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,8 @@ def claim_sync(sync_id: int) -> ClaimedSync | None:
             WHERE id = ? AND (waiting_until IS NULL OR waiting_until <= ?)
               AND (state = 'QUEUED' OR (state = 'LISTING' AND (claimed_until IS NULL OR claimed_until < ?)))
             RETURNING user_id, trigger, priority, "full", next_page, attempts, started_at,
-                      page_one_etag, page_one_modified, pages, largest_page, list_moved, unreadable_entries
+                      page_one_etag, page_one_modified, pages, largest_page, list_moved, unreadable_entries,
+                      list_lacking, last_page
             """,
             (lease, now, sync_id, now, now),
         ).fetchone()
@@ -85,8 +89,10 @@ def claim_sync(sync_id: int) -> ClaimedSync | None:
         if page == 1 and as_datetime(started_at) != now:
             # Taken up again from the start: what it waited for is counted, and waited for, anew.
             execute("DELETE FROM sync_items WHERE sync_id = ?", (sync_id,))
-    pages, largest_page, moved, unreadable = so_far
-    reading = NOTHING_READ if page == 1 else Reading(pages, largest_page, bool(moved), unreadable)
+    pages, largest_page, moved, unreadable, lacking, last_page = so_far
+    reading = Reading(pages, largest_page, bool(moved), unreadable, bool(lacking), last_page)
+    if page == 1:
+        reading = NOTHING_READ
     return ClaimedSync(
         sync_id, user_id, trigger, priority, bool(full), page, attempts, lease, etag, modified, reading=reading
     )
@@ -176,7 +182,7 @@ def add_page(
             """
             UPDATE syncs SET next_page = ?, found = found + ?, skipped = skipped + ?, claimed_until = ?, attempts = 0,
                              pages = ?, largest_page = ?, list_moved = list_moved OR ?, unreadable_entries = ?,
-                             foreign_entries = foreign_entries + ?,
+                             list_lacking = ?, last_page = ?, foreign_entries = foreign_entries + ?,
                              page_one_etag = CASE WHEN ? = 1 THEN ? ELSE page_one_etag END,
                              page_one_modified = CASE WHEN ? = 1 THEN ? ELSE page_one_modified END,
                              started_at = CASE WHEN ? = 1 THEN ? ELSE started_at END
@@ -185,7 +191,7 @@ def add_page(
             (
                 *(sync.page + 1, found, known, lease),
                 *(reading.pages, reading.largest_page, reading.moved or bool(foreign), reading.unreadable),
-                len(fresh_foreign),
+                *(reading.lacking, reading.last_page, len(fresh_foreign)),
                 *(sync.page, etag, sync.page, modified, sync.page, began),
                 sync.sync_id,
             ),
@@ -213,9 +219,9 @@ def end_listing(sync: ClaimedSync, *, etag: str | None, complete: bool, fresh_fo
 
     `complete` is false where SYNC_MAX_PAGES cut the list: then the next sync must not stop early, and the ETag must
     not skip it. The same holds where the reading is not steady: the list changed while it was read, or some entries
-    could not be read; but nothing was cut. And it holds where a killmail that does not name the pilot was noticed
-    since the sync began, in this list or an earlier one. None of this is a failure: what was read is fetched and the
-    sync finishes.
+    could not be read; but nothing was cut. It holds where its end is not proven (`reading.is_proven`). And it holds
+    where a killmail that does not name the pilot was noticed since the sync began, in this list or an earlier one. None
+    of this is a failure: what was read is fetched and the sync finishes.
     `fresh_for` (seconds, see `add_page`) is for a list that was unchanged: no page of it was added.
     """
     now = utcnow()
@@ -223,27 +229,82 @@ def end_listing(sync: ClaimedSync, *, etag: str | None, complete: bool, fresh_fo
         current = _locked_sync(sync)
         if current is None:
             return False
-        whole = complete and sync.reading.steady and not current.distrusted
+        length = _length_of(sync) if complete and not current.distrusted else None
+        whole = complete and sync.reading.steady and not current.distrusted and (length is None or length.proven)
+        missing = _what_is_missing(sync.reading, length, complete=complete)
         execute(
             """UPDATE syncs SET state = 'FETCHING', claimed_until = NULL, error = ?, "full" = ?,
                                 pages = COALESCE(pages, CASE WHEN next_page > 1 THEN next_page - 1 END) WHERE id = ?""",
-            (_what_is_missing(sync.reading, complete=complete), sync.full, sync.sync_id),
+            (missing, sync.full, sync.sync_id),
         )
         changes: dict[str, Any] = {"list_etag": etag if whole else None, "last_sync_complete": whole}
         if fresh_for is not None:
             changes["list_fresh_until"] = now + timedelta(seconds=fresh_for)
+        if length is not None:
+            changes |= {"list_entries": length.entries, "list_counted_at": now}
         if sync.full and complete and not current.foreign:
             changes["last_full_sync_at"] = now
         if current.full and not sync.full:
             # Asked for after the last page was read: this one was none, so the next one is.
             changes["full_requested"] = True
         User.update(**changes).where(User.id == sync.user_id).execute()
+    if missing:
+        log.info("sync %s: %s", sync.sync_id, missing)
     return True
 
 
-def _what_is_missing(reading: Reading, *, complete: bool) -> str | None:
-    """What the sync's page tells the pilot of a list that was not read whole; None for one that was."""
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """How long a list is that was read from its start to its end, beside what it was before."""
+
+    entries: int
+    before: int | None
+    proven: bool
+
+    @property
+    def shrank(self) -> bool:
+        """Whether it lacks more than what has become too old for it."""
+        return self.before is not None and not self.proven
+
+
+def _length_of(sync: ClaimedSync) -> _Length | None:
+    """None for a list that was not read to its end, and for one that changed in the meantime: that proves nothing."""
+    if not sync.reading.ended or not sync.reading.steady:
+        return None
+    entries, before, counted_at = execute(
+        """SELECT s.found, u.list_entries, u.list_counted_at FROM syncs s JOIN users u ON u.id = s.user_id
+           WHERE s.id = ?""",
+        (sync.sync_id,),
+    ).fetchone()
+    proven = is_proven(entries, before, 0)
+    if not proven and before is not None:
+        proven = is_proven(entries, before, _aged_out(sync.user_id, as_datetime(counted_at)))
+    return _Length(entries, before, proven)
+
+
+def _aged_out(user_id: int, counted_at: datetime) -> int:
+    """How many of the user's stored killmails may have become too old for the list since it was counted."""
+    row = execute(
+        """SELECT COUNT(*) FROM user_killmails l JOIN killmails k ON k.killmail_id = l.killmail_id
+           WHERE l.user_id = ? AND k.killmail_time BETWEEN ? AND ?""",
+        (user_id, counted_at - LISTED_FOR - AGING_MARGIN, utcnow() - LISTED_FOR + AGING_MARGIN),
+    ).fetchone()
+    return int(row[0])
+
+
+def _what_is_missing(reading: Reading, length: _Length | None, *, complete: bool) -> str | None:
+    """What the sync's page tells the pilot of a list that was not read whole; None for one that was.
+
+    That a new killmail moved the list while it was read is not worth a word: all that it held before was read.
+    """
     parts = []
+    if reading.lacking:
+        parts.append("the list changed, or lacked a page, while it was read; the next sync reads all of it again")
+    if length is not None and length.shrank:
+        parts.append(
+            f"the list was shorter than before ({length.entries:,} entries after {length.before:,});"
+            " the next sync reads all of it again"
+        )
     if reading.unreadable:
         entries = "1 entry" if reading.unreadable == 1 else f"{reading.unreadable} entries"
         parts.append(f"{entries} of the list could not be read; the next sync reads the whole list again")

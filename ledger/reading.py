@@ -1,8 +1,9 @@
 """What one reading of a list has met so far: where the list ends, and whether it was seen whole.
 
-Pure. The invariant: whatever makes a list come up short, `steady` is false, so that the next sync reads every page.
-X-Pages says where the list ends, and all pages but the last are equally long. Where ESI does not send X-Pages, the list
-ends with a page that is empty, past the end, or clearly short.
+Pure. The invariant: whatever makes a list come up short, `steady` or `is_proven` denies it, so that the next sync reads
+every page. X-Pages says where the list ends, and all pages but the last are equally long. A last page that is as
+full as a page can be is followed by one more look. Where ESI does not send X-Pages, the list is read until it answers
+that there is no such page, or sends nothing behind a page that is short.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ ETAG_TRUSTED_FOR = timedelta(hours=1)
 #: The same for all others: four reads a day.
 ETAG_TRUSTED_FOR_QUIET = timedelta(hours=6)
 ACTIVE_FOR = timedelta(days=7)
+#: Entries of a full page: the most that ESI's documents allow (`maxItems` of its last Swagger document).
+FULL_PAGE = 1_000
+#: Entries of the shortest page that may be a full one, and so may have another behind it. Well below the shortest
+#: pages that this route has had (50, until 2017).
+PERHAPS_FULL = 20
+#: A list holds killmails of so many days (ESI's document of the route), give or take what ESI's caches add.
+LISTED_FOR = timedelta(days=90)
+AGING_MARGIN = timedelta(days=1)
 
 
 def etag_is_trusted(read_at: datetime | None, changed_at: datetime | None, now: datetime) -> bool:
@@ -44,7 +53,8 @@ class Page:
     past_end: bool = False
     unreadable: int = 0  # of the entries
     repeated: int = 0  # of the entries, those that stood on a page before
-    changed: bool = False  # ESI says in another way that the list is not what it was on page 1
+    changed: bool = False  # Last-Modified is not that of page 1
+    two_hashes: bool = False  # an entry stands there with two hashes, of which one opens it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,8 @@ class Reading:
     largest_page: int = 0  # entries
     moved: bool = False  # the list changed under the reader, or lacks a page
     unreadable: int = 0  # entries left out
+    lacking: bool = False  # the list may hold entries that no page read so far has brought
+    last_page: int = 0  # entries of the page read last
     ended: bool = False  # the page read last is the end of the list
 
     @property
@@ -65,39 +77,75 @@ class Reading:
     def with_page(self, page: Page) -> Reading:
         """The reading after this page."""
         pages = self.pages if page.pages is None else page.pages
-        below = pages is not None and page.number < pages
-        promised = pages is not None and page.number <= pages
-        if page.pages is None and not promised:
-            # A page that only repeats others comes from a server that does not look at the page's number.
-            only_repeats = 0 < page.repeated == page.entries - page.unreadable
-            ended = page.past_end or self._is_clearly_short(page) or only_repeats
-        else:
-            ended = page.past_end or not below
-        moved = (
-            page.changed
-            or page.repeated > 0
-            or (self.pages is not None and pages != self.pages)
-            or (promised and page.entries == 0 and max(page.number, pages or 1) > 1)
-            or (below and page.entries < self.largest_page)  # all pages but the last are equally long
-            or (page.number > 1 and page.entries > self.largest_page)
-        )
+        # A page that only repeats others comes from a server that does not look at the page's number.
+        only_repeats = 0 < page.repeated == page.entries - page.unreadable
+        lacking = only_repeats or self._shows_a_gap(page, pages)
         return replace(
             self,
             pages=pages,
             largest_page=max(self.largest_page, page.entries),
-            moved=self.moved or moved,
+            moved=self.moved or lacking or self._shows_a_change(page, pages),
+            lacking=self.lacking or lacking,
             unreadable=self.unreadable + page.unreadable,
-            ended=ended,
+            last_page=page.entries,
+            ended=page.past_end or self._is_end(page, pages, only_repeats=only_repeats),
         )
 
-    def _is_clearly_short(self, page: Page) -> bool:
-        """Whether the page is empty, or has less than half the entries of the largest one before it.
+    def _is_end(self, page: Page, pages: int | None, *, only_repeats: bool) -> bool:
+        """Whether no page is to be read behind this one, of which ESI has not said that it lies past the end."""
+        if pages is not None and page.number <= pages:
+            return page.number == pages and not self._may_go_on(page)
+        if only_repeats:
+            return True
+        return page.entries == 0 and (pages is not None or (page.number > 1 and self._was_short))
 
-        Half, because a page from the middle may lack some entries: to stop there loses what is behind it for a day,
-        and to read on behind the last page costs one 404.
+    def _may_go_on(self, page: Page) -> bool:
+        """Whether the page that X-Pages calls the last one is full, so that one more look is worth a request."""
+        if page.entries >= FULL_PAGE:
+            return True
+        return page.number > 1 and page.entries >= max(PERHAPS_FULL, self.largest_page)
+
+    def _shows_a_change(self, page: Page, pages: int | None) -> bool:
+        """Whether the list is to be read again, though nothing that it held is missing."""
+        return page.changed or page.two_hashes or page.repeated > 0 or self.pages not in (None, pages)
+
+    def _shows_a_gap(self, page: Page, pages: int | None) -> bool:
+        """Whether this page, behind those before it, tells that entries of the list were on none of them.
+
+        A new killmail moves the others to later pages: the first page that comes from the changed list repeats some of
+        those before it, and nothing is missed but what is new. Where none is repeated, entries may have been skipped.
         """
-        return page.entries == 0 or 2 * page.entries < self.largest_page
+        if pages is None or page.number > pages:
+            # Behind what looked like the end.
+            gap = page.number > 1 and page.entries > 0 and (pages is not None or self._was_short)
+        elif page.number < pages:
+            gap = page.entries == 0 or page.entries < self.largest_page
+        else:
+            gap = page.number > 1 and page.entries == 0
+        return (
+            gap
+            or (page.number > 1 and page.entries > self.largest_page)  # so the pages before were short
+            or (self.pages is not None and pages is not None and pages < self.pages)
+            or (page.changed and not page.repeated and not self.moved)
+        )
+
+    @property
+    def _was_short(self) -> bool:
+        """Whether the page read last looked like the end of a list without X-Pages."""
+        return self.last_page == 0 or self.last_page < self.largest_page
 
 
 #: Before page 1.
 NOTHING_READ = Reading()
+
+
+def is_proven(entries: int, before: int | None, aged_out: int) -> bool:
+    """Whether a list that was read to what looked like its end may be taken for whole.
+
+    `entries` it had; `before`: those it had when it was read to its end the last time, None where it was not;
+    `aged_out`: how many of those may have left it since. Nothing in a first reading tells of a last page that was cut,
+    or of an X-Pages that was too low: a list that is long enough for either is read to its end once more.
+    """
+    if before is None:
+        return entries < PERHAPS_FULL
+    return entries >= before - aged_out

@@ -6,15 +6,49 @@ What there is to read is stored at once, the sync says what it lacks, and the ne
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 import ledger
+import runtime
 from api.syncs import load
 from database import utcnow
-from models import SyncState, User, UserKillmail
+from esi.client import NotModified
+from esi.values import RecentPage
+from models import Killmail, SyncState, User, UserKillmail
 from tests.actors.asking import only_row, only_sync, stored
 from tests.actors.simulated import Pilot, Simulated
+
+LACKING = "the list changed, or lacked a page, while it was read; the next sync reads all of it again"
+
+Spoil = Callable[[RecentPage, int], RecentPage]
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Spoil | None], None]]:
+    """From now on every page of a list (with its number) is what this makes of it; None: as ESI sends it."""
+    with monkeypatch.context() as changes:
+
+        def start(change: Spoil | None) -> None:
+            changes.undo()
+            client = runtime.esi()
+            read = client.recent_killmails
+
+            def recent_killmails(character_id: int, token: str, number: int, *rest: object) -> RecentPage | NotModified:
+                page = read(character_id, token, number, *rest)  # type: ignore[arg-type]
+                return page if isinstance(page, NotModified) or change is None else change(page, number)
+
+            changes.setattr(client, "recent_killmails", recent_killmails)
+
+        yield start
+
+
+def cut(page: RecentPage, entries: int) -> RecentPage:
+    """The page with its first entries alone."""
+    return replace(page, references=page.references[:entries], entries=entries)
 
 
 def _conditional(simulated: Simulated) -> list[bool]:
@@ -108,11 +142,10 @@ def test_upper_case_hashes_are_hashes(simulated, sync):
 @pytest.mark.parametrize(
     ("killmails", "pages"),
     [
-        (0, [1]),
+        (0, [1, 2]),  # an empty page alone may be a mistake
         (2, [1, 2]),  # nothing to compare it with: the 404 of page 2 tells that there is no more
-        (6, [1, 2, 3]),
-        (7, [1, 2, 3]),  # a third of a page: the last one
-        (8, [1, 2, 3, 4]),  # two thirds
+        (6, [1, 2, 3]),  # two full pages
+        (7, [1, 2, 3, 4]),  # so may a short one
     ],
 )
 def test_without_x_pages_the_list_is_read_until_it_ends(simulated, sync, kind, killmails, pages):
@@ -179,6 +212,155 @@ def test_an_empty_page_that_another_worker_met_is_not_forgotten(simulated, sync,
     tick()
     assert only_sync().state == SyncState.FINISHED
     assert not pilot.user.last_sync_complete
+    sync(pilot)
+    assert stored() == simulated.list_of(pilot)
+
+
+@pytest.mark.parametrize("entries", [0, 5])
+def test_without_x_pages_an_empty_or_short_page_in_the_middle_does_not_end_the_list(simulated, sync, spoil, entries):
+    simulated.configure(page_size=20)
+    pilot = simulated.pilot(55)
+    spoil(lambda page, number: replace(cut(page, entries) if number == 2 else page, pages=None))
+    first = sync(pilot)
+    assert (first.state, first.found, first.error) == (SyncState.FINISHED, 35 + entries, LACKING)
+    assert not pilot.user.last_sync_complete
+    spoil(None)
+    assert sync(pilot).error is None
+    assert stored() == simulated.list_of(pilot)
+
+
+# A list that is cut at its end
+
+
+def test_an_x_pages_that_is_too_low_is_found_out_by_the_next_sync(simulated, sync, spoil):
+    simulated.configure(page_size=20)
+    pilot = simulated.pilot(55)
+    spoil(lambda page, _number: replace(page, pages=1))
+    first = sync(pilot)
+    assert (first.found, first.error) == (20, None), "nothing tells it from a list of 20"
+    spoil(None)
+    sync(pilot)
+    assert stored() == simulated.list_of(pilot)
+
+
+def test_a_last_page_as_full_as_the_others_is_followed_by_one_more_look(simulated, sync, spoil):
+    simulated.configure(page_size=20)
+    pilot = simulated.pilot(55)
+    spoil(lambda page, _number: replace(page, pages=page.pages and 2))
+    first = sync(pilot)
+    assert (first.saved, first.error) == (55, LACKING)
+    assert simulated.pages_asked() == [1, 2, 3, 4]
+    assert not pilot.user.last_sync_complete
+
+
+def test_a_last_page_that_was_cut_is_found_out_by_the_next_sync(simulated, sync, spoil):
+    simulated.configure(page_size=20)
+    pilot = simulated.pilot(55)
+    spoil(lambda page, number: cut(page, 3) if number == 3 else page)
+    assert sync(pilot).found == 43
+    spoil(None)
+    sync(pilot)
+    assert stored() == simulated.list_of(pilot)
+
+
+def test_a_list_that_is_known_costs_one_request_and_no_page(simulated, sync):
+    simulated.configure(page_size=20)
+    pilot = simulated.pilot(55)
+    for _ in range(4):
+        sync(pilot)
+    assert simulated.pages_asked() == [1, 2, 3, 1, 2, 3, 1, 1], "the second reading proves the first"
+    assert _conditional(simulated) == [False] * 6 + [True] * 2
+
+
+def test_the_first_list_of_a_pilot_with_few_killmails_is_proven_by_itself(simulated, sync):
+    pilot = simulated.pilot(19)
+    sync(pilot)
+    sync(pilot)
+    assert _conditional(simulated) == [False, True]
+
+
+def test_a_list_that_is_shorter_than_before_is_read_again_and_the_pilot_is_told(simulated, sync, spoil, caplog):
+    # Given a pilot whose list is known
+    simulated.configure(page_size=20)
+    pilot = simulated.pilot(55)
+    sync(pilot)
+    sync(pilot)
+    # When the last page of a full reading is cut
+    spoil(lambda page, number: cut(page, 3) if number == 3 else page)
+    with caplog.at_level(logging.INFO, "ledger.listing"):
+        done = sync(pilot, full=True)
+    told = "the list was shorter than before (43 entries after 55); the next sync reads all of it again"
+    assert (done.state, done.error) == (SyncState.FINISHED, told)
+    assert f"sync {done.id}: {told}" in caplog.text
+    assert not pilot.user.last_sync_complete
+    # Then the next sync reads all of it, and is content
+    spoil(None)
+    asked = len(simulated.pages_asked())
+    assert sync(pilot).error is None
+    assert simulated.pages_asked()[asked:] == [1, 2, 3]
+    assert pilot.user.last_sync_complete
+
+
+def test_a_list_that_stays_shorter_is_believed_the_second_time(simulated, sync, spoil):
+    simulated.configure(page_size=20)
+    pilot = simulated.pilot(55)
+    sync(pilot)
+    sync(pilot)
+    spoil(lambda page, number: cut(page, 3) if number == 3 else page)
+    assert sync(pilot, full=True).error is not None
+    assert sync(pilot).error is None
+    assert pilot.user.last_sync_complete
+
+
+def test_a_list_that_lacks_what_became_too_old_for_it_is_whole(simulated, sync, spoil):
+    # Given a pilot whose oldest twelve killmails are 90 days old
+    simulated.configure(page_size=20)
+    pilot = simulated.pilot(55)
+    sync(pilot)
+    sync(pilot)
+    oldest = simulated.list_of(pilot)[-12:]
+    then = utcnow() - timedelta(days=90)
+    Killmail.update(killmail_time=then).where(Killmail.killmail_id.in_(oldest)).execute()
+    # When they have left the list
+    spoil(lambda page, number: cut(page, 3) if number == 3 else page)
+    done = sync(pilot, full=True)
+    # Then nothing is missing
+    assert done.error is None
+    assert pilot.user.last_sync_complete
+    assert pilot.user.list_entries == 43
+
+
+# What the pilot is told
+
+
+def test_a_pilot_is_told_that_a_list_lacked_a_page(simulated, sync, caplog):
+    simulated.configure(page_size=2)
+    pilot = simulated.pilot(6)
+    simulated.fault("recent", "empty_page", page=2, count=1)
+    with caplog.at_level(logging.INFO, "ledger.listing"):
+        done = sync(pilot)
+    assert (done.state, done.saved) == (SyncState.FINISHED, 4)
+    assert load([done.id])[done.id].error == LACKING
+    assert [record.getMessage() for record in caplog.records if LACKING in record.getMessage()] == [
+        f"sync {done.id}: {LACKING}"
+    ]
+    assert sync(pilot).error is None
+
+
+def test_a_new_killmail_that_moved_the_list_is_not_worth_a_word(simulated, sync, spoil):
+    simulated.configure(page_size=2)
+    pilot = simulated.pilot(6)
+
+    def fight_after_page_one(page: RecentPage, number: int) -> RecentPage:
+        if number == 1:
+            simulated.fight(pilot, 1)
+        return page
+
+    spoil(fight_after_page_one)
+    done = sync(pilot)
+    assert (done.state, done.saved, done.error) == (SyncState.FINISHED, 6, None)
+    assert not pilot.user.last_sync_complete, "the next one reads all of it"
+    spoil(None)
     sync(pilot)
     assert stored() == simulated.list_of(pilot)
 

@@ -66,6 +66,7 @@ TURN = "implausible deadlines"
 PAST = {
     *("users.expires_at", "users.last_killmail_sync_at", "users.created_at", "users.list_changed_at"),
     "users.refresh_fails_since",
+    "users.list_counted_at",
     *("user_killmails.linked_at", "former_killmails.linked_at", "recent_unlinks.last_sync_at"),
     *(
         "syncs.queued_at",

@@ -49,7 +49,7 @@ def test_a_page_with_a_killmail_that_is_not_stored_is_not_ones_own(user):
 
 def test_what_a_reading_lacks_is_kept_for_the_worker_that_reads_on(user):
     sync = reading(user)
-    so_far = Reading(pages=None, largest_page=20, moved=True, unreadable=3)
+    so_far = Reading(pages=None, largest_page=20, moved=True, unreadable=3, lacking=True, last_page=5)
     ledger.add_page(sync, references([1]), reading=so_far, etag=ETAG, seen=set())
     lose_leases()
     assert claimed(sync.sync_id).reading == so_far

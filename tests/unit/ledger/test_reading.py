@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.reading import NOTHING_READ, Page, Reading, etag_is_trusted
+from ledger.reading import NOTHING_READ, Page, Reading, etag_is_trusted, is_proven
 
 NOW = datetime(2026, 11, 30, 12)
 
@@ -27,48 +27,97 @@ def read(*pages: dict[str, Any] | int, x_pages: int | None = None) -> Reading:
     return reading
 
 
+CHANGED = {"entries": 20, "changed": True}
+PAST_END = {"past_end": True}
+
+
 @pytest.mark.parametrize(
-    ("pages", "x_pages", "ended", "moved"),
+    ("pages", "x_pages", "ended", "moved", "lacking"),
     [
         # X-Pages says where the list ends
-        ([0], 1, True, False),
-        ([5], 1, True, False),
-        ([20], 2, False, False),
-        ([20, 20], 2, True, False),
-        ([20, 1], 2, True, False),
-        ([20, 0], 3, False, True),  # empty below X-Pages: read on
-        ([20, 0, 5], 3, True, True),
-        ([0], 3, False, True),
-        ([20, 0], 2, True, True),  # the last page promised is not there
-        ([20, 19], 3, False, True),  # short, in the middle
-        ([5, 20], 2, True, True),  # so page 1 was short
-        ([20, {"pages": 4, "entries": 20}], 2, False, True),  # it grew
-        ([20, {"pages": 2, "entries": 20}], 3, True, True),  # it shrank
-        ([20, {"pages": None, "past_end": True}], 2, True, True),
-        ([20, {"pages": None, "entries": 3}], 3, False, True),  # X-Pages of page 1 still says 3
-        ([20, {"pages": None, "entries": 3}], 2, True, False),
-        # no X-Pages
-        ([{"past_end": True}], None, True, False),
-        ([0], None, True, False),
-        ([20], None, False, False),
-        ([20, 0], None, True, False),
-        ([20, {"past_end": True}], None, True, False),
-        ([20, 9], None, True, False),
-        ([20, 10], None, False, False),
-        ([20, 20, 9], None, True, False),
-        ([20, 20, 12, 20], None, False, False),
-        ([1, 1], None, False, False),
-        ([20, {"entries": 20, "repeated": 20}], None, True, True),  # the server does not look at the page's number
-        ([20, {"entries": 20, "repeated": 19, "unreadable": 1}], None, True, True),
-        ([20, {"entries": 20, "repeated": 3}], None, False, True),
-        ([20, {"entries": 20, "unreadable": 20}], None, False, False),
-        ([20, {"pages": 3, "entries": 20}], None, False, False),  # told later
+        ([0], 1, True, False, False),
+        ([5], 1, True, False, False),
+        ([20], 1, True, False, False),
+        ([20], 2, False, False, False),
+        ([20, 1], 2, True, False, False),
+        ([20, 19], 2, True, False, False),
+        ([20, 0], 3, False, True, True),  # empty below X-Pages: read on
+        ([20, 0, 5], 3, True, True, True),
+        ([0], 3, False, True, True),
+        ([20, 0], 2, True, True, True),  # the last page promised is not there
+        ([20, 19], 3, False, True, True),  # short, in the middle
+        ([5, 20], 2, False, True, True),  # so page 1 was short
+        ([20, {"pages": 4, "entries": 20}], 2, False, True, False),  # it grew
+        ([20, {"pages": 2, "entries": 5}], 3, True, True, True),  # it shrank
+        ([20, {"pages": 1, "entries": 20}], 3, False, True, True),
+        ([20, PAST_END], 2, True, True, True),
+        ([20, {"pages": None, "entries": 3}], 3, False, True, True),  # X-Pages of page 1 still says 3
+        ([20, {"pages": None, "entries": 3}], 2, True, False, False),
+        # a last page as full as the others, or as any, is followed by one more look
+        ([20, 20], 2, False, False, False),
+        ([20, 20, PAST_END], 2, True, False, False),
+        ([20, 20, 0], 2, True, False, False),
+        ([20, 20, 7], 2, False, True, True),
+        ([20, 20, 7, PAST_END], 2, True, True, True),
+        ([20, 20, {"entries": 20, "repeated": 20}], 2, True, True, True),
+        ([1000], 1, False, False, False),
+        ([1000, PAST_END], 1, True, False, False),
+        ([1000, 3], 1, False, True, True),
+        ([2, 2], 2, True, False, False),  # too short to be full
+        # no X-Pages: until there is no such page, or nothing behind a short one
+        ([PAST_END], None, True, False, False),
+        ([0], None, False, False, False),
+        ([0, PAST_END], None, True, False, False),
+        ([0, 0], None, True, False, False),
+        ([0, 7], None, False, True, True),
+        ([20], None, False, False, False),
+        ([20, 0], None, False, False, False),
+        ([20, PAST_END], None, True, False, False),
+        ([20, 0, PAST_END], None, True, False, False),
+        ([20, 0, 0], None, True, False, False),
+        ([20, 0, 15], None, False, True, True),
+        ([20, 5], None, False, False, False),
+        ([20, 19, 0], None, True, False, False),
+        ([20, 5, PAST_END], None, True, False, False),
+        ([20, 5, 15], None, False, True, True),
+        ([20, 20, 12, 20], None, False, True, True),
+        ([1, 1], None, False, False, False),
+        ([20, {"entries": 20, "repeated": 20}], None, True, True, True),  # it does not look at the page's number
+        ([20, {"entries": 20, "repeated": 19, "unreadable": 1}], None, True, True, True),
+        ([20, {"entries": 20, "repeated": 3}], None, False, True, False),
+        ([20, {"entries": 20, "unreadable": 20}], None, False, False, False),
+        ([20, {"pages": 3, "entries": 20}], None, False, False, False),  # told later
+        # new killmails move the others: the first page that changed repeats some, and nothing is missed
+        ([20, CHANGED | {"repeated": 1}, CHANGED], 4, False, True, False),
+        ([20, CHANGED, CHANGED], 4, False, True, True),
+        ([{"entries": 20, "two_hashes": True}], 2, False, True, False),
     ],
 )
-def test_where_a_list_ends_and_whether_it_moved(pages, x_pages, ended, moved):
+def test_where_a_list_ends_and_whether_it_was_seen_whole(pages, x_pages, ended, moved, lacking):
     reading = read(*pages, x_pages=x_pages)
-    assert (reading.ended, reading.moved) == (ended, moved)
+    assert (reading.ended, reading.moved, reading.lacking) == (ended, moved, lacking)
     assert reading.steady == (not moved and not reading.unreadable)
+
+
+@pytest.mark.parametrize(
+    ("entries", "before", "aged_out", "proven"),
+    [
+        # Read to its end for the first time: what is too short for a full page has no other behind it
+        (0, None, 0, True),
+        (19, None, 0, True),
+        (20, None, 0, False),
+        (55, None, 0, False),
+        # Once more
+        (55, 55, 0, True),
+        (60, 55, 0, True),
+        (43, 55, 0, False),
+        (43, 55, 11, False),
+        (43, 55, 12, True),
+        (0, 3, 0, False),
+    ],
+)
+def test_a_list_is_proven_by_another_reading_to_its_end(entries, before, aged_out, proven):
+    assert is_proven(entries, before, aged_out) == proven
 
 
 def test_what_was_left_out_is_counted_over_all_pages():
