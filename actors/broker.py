@@ -7,6 +7,7 @@ ids only. What is in a queue is never the only trace of work to be done, so the 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import events
 import logs
 import migrations
 import settings
-from actors.expired import CRON_MAX_AGE_SECONDS, SkipExpired
+from actors.expired import SkipExpired
 from actors.memory import InMemoryBroker
 from actors.messages import CheckedEncoder, CheckedRabbitmqBroker
 from actors.middleware import Connections, DefaultPriority, EndsWithMaster, FetchClaims, NoSecretsInMessages, Stopping
@@ -38,8 +39,9 @@ def make_broker(config: settings.Settings, *, schema_checked: bool = True) -> dr
     `schema_checked`: whether code and schema are known to fit; if not, the first message makes sure of it.
     """
     middleware: list[Middleware] = [
-        SkipExpired(),
         Connections(schema_checked=schema_checked),
+        # Behind the connection: a process that was never connected knows its own clock only.
+        SkipExpired(),
         FetchClaims(),
         SyncStarts(),
         TimeLimit(),
@@ -48,7 +50,8 @@ def make_broker(config: settings.Settings, *, schema_checked: bool = True) -> dr
         Retries(max_retries=0),
         DefaultPriority(),
         NoSecretsInMessages(),
-        PeriodiqMiddleware(skip_delay=CRON_MAX_AGE_SECONDS),
+        # By the scheduler's clock and the reader's; SkipExpired does it by the database's.
+        PeriodiqMiddleware(skip_delay=math.inf),
     ]
     if config.rabbitmq_url is None:
         return InMemoryBroker(middleware=middleware, fail_fast_default=False)

@@ -21,12 +21,13 @@ from dramatiq.errors import BrokerConnectionError, DecodeError
 
 from actors import queues
 from actors.counts import BrokerUnreachable, connect
+from actors.expired import SENT_AT
 from database import from_epoch
 
 #: Dead letters looked at in one go.
 MOST = 10_000
 #: Options that belong to the failed run, not to the message.
-SPENT_OPTIONS = ("traceback", "retries", "requeue_timestamp", "eta")
+SPENT_OPTIONS = ("traceback", "retries", "requeue_timestamp", "eta", SENT_AT)
 
 
 @dataclass(frozen=True, slots=True)

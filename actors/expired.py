@@ -4,19 +4,23 @@ What an old message meant is in the database, and the tick sends another. So it 
 Dramatiq's own AgeLimit fails it: after ten minutes without workers every message would be a dead letter, and none of
 them a fault.
 
-How old is too old stands here for all actors, so that it can be compared. A message is dated by its sender's clock and
-read by another's: it may seem older than it is by CLOCKS_APART, which is added where the limit is not much longer.
+How old is too old stands here for all actors, so that it can be compared. Messages are dated and read by the database's
+clock. Where CLOCKS_APART is added, it is for a database whose clock was set, and for messages of versions before that,
+which are dated by their sender's clock.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import dramatiq
 from dramatiq.common import current_millis
 from dramatiq.middleware import Middleware, SkipMessage
+from peewee import PeeweeException
 
 from clock import CLOCKS_APART
+from database import clock, keep_connected
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +40,52 @@ NAMES_MAX_AGE = 30 * _MINUTE
 KILLMAIL_MAX_AGE = 30 * _MINUTE
 #: `sync_user`, `finalize_sync`: the tick has sent the sync again, or ended it, long ago.
 SYNC_MAX_AGE = 60 * _MINUTE
-#: Seconds. For periodiq, which looks at the time a message was planned for: a newer one does the same. After an outage
-#: of the workers the last few are run one after the other, which does nothing twice.
-CRON_MAX_AGE_SECONDS = 50 + _CLOCKS_APART // 1000
+
+#: The message option with the time of sending, in milliseconds by the database's clock.
+SENT_AT = "sent_at"
 
 
 class SkipExpired(Middleware):
-    """Owns the actor option `max_age`: milliseconds since the message was sent, or None for no limit."""
+    """Owns the actor option `max_age`: milliseconds since the message was sent, or None for no limit.
+
+    The invariant: no machine's own clock, however wrong, makes every message seem too old.
+    """
 
     @property
     def actor_options(self) -> set[str]:
         return {"max_age"}
 
+    def before_enqueue(self, broker: dramatiq.Broker, message: dramatiq.Message[Any], delay: int) -> None:
+        """Date the message. One that waited first, or is sent once more by Dramatiq, keeps its date."""
+        if "scheduled_at" in message.options:
+            _observe_clock()
+        message.options.setdefault(SENT_AT, _now_ms())
+
     def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         max_age = broker.get_actor(message.actor_name).options.get("max_age")
         if max_age is None:
             return
-        age = current_millis() - message.message_timestamp
+        age = _age_ms(message)
         if age > max_age:
             logger.info("%s%s: skipped, it was sent %.0f s ago; the tick sends what is still to be done",
                         message.actor_name, tuple(message.args), age / 1000)  # fmt: skip
             raise SkipMessage("too old")
+
+
+def _age_ms(message: dramatiq.MessageProxy) -> int:
+    sent_at = message.options.get(SENT_AT)
+    if type(sent_at) is int:
+        return _now_ms() - sent_at
+    return current_millis() - message.message_timestamp
+
+
+def _now_ms() -> int:
+    return int(clock.now() * 1000)
+
+
+def _observe_clock() -> None:
+    """For periodiq's process, which runs no other statement that would show it the database's clock."""
+    try:
+        keep_connected()
+    except PeeweeException as error:
+        logger.warning("the database's clock is not seen: %s", str(error).partition("\n")[0][:200])

@@ -27,6 +27,7 @@ from actors.broker import make_broker
 from actors.counts import PROBE, BrokerUnreachable, QueueRefused, check_broker, connect
 from actors.dead_letters import dead_letters, replay
 from actors.dispatching import dispatch
+from actors.expired import SENT_AT
 from actors.killmails import TIME_LIMIT_MS, fetch_killmail
 from actors.middleware import EndsWithMaster
 from actors.names import resolve_names
@@ -281,7 +282,8 @@ def test_a_dead_letter_that_is_sent_again_is_as_new(rabbit, simulated, work):
     asked = ask(pilot)
     message, _ = _take(rabbit, queues.SYNCS)
     assert message is not None
-    old = message.copy(message_timestamp=message.message_timestamp - 3 * 60 * 60_000)
+    long_ago = message.message_timestamp - 3 * 60 * 60_000
+    old = message.copy(message_timestamp=long_ago, options={SENT_AT: long_ago})
     rabbit.channel.basic_publish("", xq_name(queues.SYNCS), old.encode())
     _until(lambda: len(dead_letters()) == 1)
     assert replay() == (1, 0)
