@@ -60,6 +60,13 @@ class MalformedKillmail(ValueError):
         return MalformedKillmail(f"{outer}.{self.path}" if self.path else outer, self.problem)
 
 
+class WrongBody(MalformedKillmail):
+    """The body is a killmail, and by all signs not the one that was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("", "it does not match its hash, and names none of the pilots in whose lists it is")
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Metres from the system's sun. ESI has none before November 2015."""
@@ -371,6 +378,12 @@ def expected_hash(killmail: Killmail) -> str:
 def hash_matches(killmail: Killmail, killmail_hash: str) -> bool:
     """Whether the body is the one this hash was made for. A warning, no proof: CCP promises no rule."""
     return expected_hash(killmail) == killmail_hash
+
+
+def named_characters(killmail: Killmail) -> set[int]:
+    """The characters that the body names, as the victim or as an attacker."""
+    parties: tuple[Victim | Attacker, ...] = (killmail.victim, *killmail.attackers)
+    return {party.character_id for party in parties if party.character_id is not None}
 
 
 def item_rows(killmail: Killmail) -> Iterator[ItemRow]:

@@ -365,6 +365,8 @@ class Fetch(Table):
     turn: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # the lowest goes first: ledger/rules.py
     other_hash: Any = CharField(max_length=40, null=True)  # ESI lists the killmail with this one, too
     as_share: Any = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])  # sent as a login's
+    wrong_bodies: Any = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # in a row: ledger/wrong_bodies.py
+    wrong_body: Any = CharField(max_length=64, null=True)  # their SHA-256; they are all alike
 
     class Meta:
         table_name = "ledger"

@@ -17,7 +17,7 @@ from esi.client import UnusableHash
 from esi.errors import EsiDowntime, EsiError, EsiErrorLimited, EsiInvalidHash, EsiRateLimited, EsiStatus, EsiTransport
 from esi.rate_limit import KILLMAIL
 from events import KillmailStored, SyncChanged, publish
-from killmails import MalformedKillmail, hash_matches, parse_killmail
+from killmails import MalformedKillmail, WrongBody, hash_matches, parse_killmail
 from ledger.refusals import REFUSALS_ALLOWED
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,9 @@ def fetch_killmail(killmail_id: int) -> None:
         return
     if not hash_matches(killmail, claim.killmail_hash):
         logger.warning("killmail %s: the body does not match the hash it was listed with", killmail_id)
+        if ledger.doubt(claim, killmail):
+            _take_failure(held, WrongBody())
+            return
     settled = ledger.settle(claim, killmail)
     if settled.stored:
         publish(KillmailStored(killmail_id))

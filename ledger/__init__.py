@@ -68,6 +68,7 @@ from ledger.sync_window import (
     take_back_lost,
 )
 from ledger.unlinking import Unlinked, unlink
+from ledger.wrong_bodies import doubt
 
 __all__ = [
     "Allowed",
@@ -92,6 +93,7 @@ __all__ = [
     "count_refusal",
     "defer",
     "dispatch",
+    "doubt",
     "end_listing",
     "fail_abandoned",
     "fail_sync",

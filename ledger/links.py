@@ -17,7 +17,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from database import execute, insert_rows, lock_clause, placeholders
-from killmails import Killmail
+from killmails import Killmail, named_characters
 from ledger.foreign_lists import UsersNotHeld
 
 P = ParamSpec("P")
@@ -73,7 +73,7 @@ def withdraw_foreign(killmail: Killmail, held: Collection[int]) -> list[int]:
            WHERE l.killmail_id = ?""",
         (killmail.killmail_id,),
     ).fetchall()
-    named = {killmail.victim.character_id, *(attacker.character_id for attacker in killmail.attackers)}
+    named = named_characters(killmail)
     foreign = sorted(user_id for user_id, character_id in linked if character_id not in named)
     if not set(foreign) <= set(held):
         raise UsersNotHeld(foreign)
