@@ -34,7 +34,7 @@ from actors.sync_dispatching import dispatch_syncs_now, lists_until, take_back_l
 from actors.syncs import FINALIZE_PRIORITY, finalize_sync
 from esi.rate_limit import CHAR_KILLMAIL
 from events import SyncFinished, publish
-from ledger import recent_unlinks
+from ledger import recent_unlinks, without_links
 from ledger.rules import SYNC_RESEND_AFTER
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,7 @@ def _steps(resend_after: timedelta) -> list[tuple[str, Callable[[], object]]]:
         ("stale names", lambda: _send_if(stale_names.is_due, refresh_names)),
         ("recent unlinks", recent_unlinks.sweep),
         ("former owners", _forget_former_owners),
+        ("killmails without a link", without_links.sweep),
         ("row counts", row_counts.recount_if_due),
     ]
 

@@ -5,8 +5,8 @@ an attacker. A list that ESI answered for the wrong character therefore shows no
 a killmail is stored its body is unknown, and its link shows nothing; `withdraw_foreign` checks it when it is stored.
 What that says about the list it stood in is left to `foreign_lists.py`.
 
-A stored killmail that names none of the pilots who listed it keeps no link: no query finds it. It stays stored, so that
-a wrong list is not fetched again at each sync, and so that it is there when the pilot whom it names logs in.
+A stored killmail that names none of the pilots who listed it keeps no link: no query finds it. It stays stored for a
+week (`without_links.py`), so that a wrong list is not fetched again at each sync.
 """
 
 from __future__ import annotations

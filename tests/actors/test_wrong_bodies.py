@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from database import utcnow
 from ledger.wrong_bodies import BELIEVED_AFTER
-from models import Fetch, FetchState, Sync, SyncState, UserKillmail
+from models import Fetch, FetchState, Killmail, Sync, SyncState, UserKillmail
 from tests.actors.asking import only_row, only_sync, rows, stored
 from tests.actors.simulated import Pilot, Simulated
 
@@ -98,3 +100,26 @@ def test_a_body_that_names_its_pilot_is_stored_whatever_its_hash(simulated, sync
     sync(pilot)
     assert seen_by(pilot) == {odd}
     assert Fetch.select().count() == 0
+
+
+def test_what_was_believed_by_mistake_is_asked_for_again_after_a_week(simulated, sync, later, tick, answer):
+    # Given a killmail whose wrong body was believed
+    pilot = simulated.pilot(2)
+    odd = simulated.list_of(pilot)[0]
+    right = simulated.killmail(odd).payload
+    answer(odd, 0)
+    sync(pilot)
+    while odd in rows():
+        later(2 * 3600)
+        tick()
+    simulated.change_killmail(odd, payload=right)
+    sync(pilot, full=True)
+    assert odd not in seen_by(pilot)
+    # When a week has passed
+    Killmail.update(created_at=utcnow() - timedelta(days=8)).execute()
+    later(3600)
+    tick()
+    assert odd not in stored()
+    # Then the next full sync brings it
+    sync(pilot, full=True)
+    assert seen_by(pilot) == set(simulated.list_of(pilot))
