@@ -138,6 +138,8 @@ class ListReader:
             if self.sync.reading.ended or self._is_known(page, added):
                 return self._end(complete=True)
             if self.sync.page > settings.current().sync_max_pages:
+                if self.sync.has_promised_pages:  # one more look would have been one page too many
+                    return self._end(complete=True)
                 logger.warning("sync %s: list cut after SYNC_MAX_PAGES pages", self.sync.sync_id)
                 return self._end(complete=False)
             if stopping():
@@ -213,9 +215,13 @@ class ListReader:
         """Whether the rest of the list is known: a page was this pilot's own before, and so was all behind it then.
 
         That another pilot's sync stored the page says nothing about this pilot's list; nor does a page with killmails
-        that do not name the pilot, which may be another's list.
+        that do not name the pilot, which may be another's list; nor one of a list that is longer by X-Pages than all
+        that was ever read of it, because X-Pages was too low then.
         """
-        return not self.sync.full and self.user.last_sync_complete and added.own and not page.unreadable
+        if self.sync.full or not self.user.last_sync_complete or not added.own or page.unreadable:
+            return False
+        reading = self.sync.reading
+        return not reading.steady or ledger.has_links(self.user.id, reading.least_entries)
 
     def _end(self, *, complete: bool) -> None:
         if ledger.end_listing(self.sync, etag=self.etag, complete=complete):

@@ -49,6 +49,11 @@ class ClaimedSync:
     foreign: int = 0  # entries read so far that do not name the pilot
     distrusted: bool = False  # the row says that the list moved, or was another's: settles notice that, too
 
+    @property
+    def has_promised_pages(self) -> bool:
+        """Whether every page was read that X-Pages speaks of."""
+        return self.reading.pages is not None and self.page > self.reading.pages
+
 
 @dataclass(frozen=True, slots=True)
 class PageAdded:
@@ -133,6 +138,14 @@ def links_of(sync: ClaimedSync) -> set[int]:
         (sync.sync_id,),
     ).fetchall()
     return {killmail_id for (killmail_id,) in rows}
+
+
+def has_links(user_id: int, count: int) -> bool:
+    """Whether so many killmails, or more, stand in the user's list by all that was read of it."""
+    if count == 0:
+        return True
+    query = "SELECT 1 FROM user_killmails WHERE user_id = ? LIMIT 1 OFFSET ?"
+    return execute(query, (user_id, count - 1)).fetchone() is not None
 
 
 @repeat_if_deleted
@@ -269,16 +282,17 @@ class _Length:
 
 def _length_of(sync: ClaimedSync) -> _Length | None:
     """None for a list that was not read to its end, and for one that changed in the meantime: that proves nothing."""
-    if not sync.reading.ended or not sync.reading.steady:
+    if not sync.reading.steady or not (sync.reading.ended or sync.has_promised_pages):
         return None
     entries, before, counted_at = execute(
         """SELECT s.found, u.list_entries, u.list_counted_at FROM syncs s JOIN users u ON u.id = s.user_id
            WHERE s.id = ?""",
         (sync.sync_id,),
     ).fetchone()
-    proven = is_proven(entries, before, 0)
+    pages = sync.page - 1
+    proven = is_proven(entries, pages, before, 0)
     if not proven and before is not None:
-        proven = is_proven(entries, before, _aged_out(sync.user_id, as_datetime(counted_at)))
+        proven = is_proven(entries, pages, before, _aged_out(sync.user_id, as_datetime(counted_at)))
     return _Length(entries, before, proven)
 
 

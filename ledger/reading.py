@@ -134,18 +134,23 @@ class Reading:
         """Whether the page read last looked like the end of a list without X-Pages."""
         return self.last_page == 0 or self.last_page < self.largest_page
 
+    @property
+    def least_entries(self) -> int:
+        """How many entries the list has at least, by X-Pages: all pages but the last are full."""
+        return 0 if self.pages is None or self.pages < 2 else (self.pages - 1) * self.largest_page + 1
+
 
 #: Before page 1.
 NOTHING_READ = Reading()
 
 
-def is_proven(entries: int, before: int | None, aged_out: int) -> bool:
+def is_proven(entries: int, pages: int, before: int | None, aged_out: int) -> bool:
     """Whether a list that was read to what looked like its end may be taken for whole.
 
-    `entries` it had; `before`: those it had when it was read to its end the last time, None where it was not;
-    `aged_out`: how many of those may have left it since. Nothing in a first reading tells of a last page that was cut,
-    or of an X-Pages that was too low: a list that is long enough for either is read to its end once more.
+    `entries` it had, on so many pages; `before`: those it had when it was read to its end the last time, None where it
+    was not; `aged_out`: how many of those may have left it since. Nothing in a first reading tells of a last page that
+    was cut: a list of several pages is read to its end once more. For page 1 there is the ETag, which is its own.
     """
     if before is None:
-        return entries < PERHAPS_FULL
+        return pages == 1 or entries < PERHAPS_FULL
     return entries >= before - aged_out

@@ -232,15 +232,26 @@ def test_without_x_pages_an_empty_or_short_page_in_the_middle_does_not_end_the_l
 # A list that is cut at its end
 
 
-def test_an_x_pages_that_is_too_low_is_found_out_by_the_next_sync(simulated, sync, spoil):
+def test_an_x_pages_that_is_too_low_is_found_out_when_page_one_is_next_read_whole(simulated, sync, spoil, later):
     simulated.configure(page_size=20)
     pilot = simulated.pilot(55)
     spoil(lambda page, _number: replace(page, pages=1))
     first = sync(pilot)
     assert (first.found, first.error) == (20, None), "nothing tells it from a list of 20"
     spoil(None)
+    later(3_700)
     sync(pilot)
     assert stored() == simulated.list_of(pilot)
+
+
+def test_sync_max_pages_allows_a_list_of_so_many_full_pages(simulated, sync, configure):
+    simulated.configure(page_size=20)
+    configure(SYNC_MAX_PAGES="2")
+    pilot = simulated.pilot(40)
+    for _ in range(2):
+        assert sync(pilot).error is None
+    assert simulated.pages_asked() == [1, 2, 1, 2]
+    assert pilot.user.last_sync_complete
 
 
 def test_a_last_page_as_full_as_the_others_is_followed_by_one_more_look(simulated, sync, spoil):
@@ -272,8 +283,8 @@ def test_a_list_that_is_known_costs_one_request_and_no_page(simulated, sync):
     assert _conditional(simulated) == [False] * 6 + [True] * 2
 
 
-def test_the_first_list_of_a_pilot_with_few_killmails_is_proven_by_itself(simulated, sync):
-    pilot = simulated.pilot(19)
+def test_a_first_list_of_one_page_is_proven_by_itself(simulated, sync):
+    pilot = simulated.pilot(30)
     sync(pilot)
     sync(pilot)
     assert _conditional(simulated) == [False, True]

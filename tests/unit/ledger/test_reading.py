@@ -100,24 +100,34 @@ def test_where_a_list_ends_and_whether_it_was_seen_whole(pages, x_pages, ended, 
 
 
 @pytest.mark.parametrize(
-    ("entries", "before", "aged_out", "proven"),
+    ("entries", "pages", "before", "aged_out", "proven"),
     [
-        # Read to its end for the first time: what is too short for a full page has no other behind it
-        (0, None, 0, True),
-        (19, None, 0, True),
-        (20, None, 0, False),
-        (55, None, 0, False),
+        # Read to its end for the first time
+        (0, 1, None, 0, True),
+        (55, 1, None, 0, True),
+        (19, 3, None, 0, True),
+        (20, 2, None, 0, False),
+        (55, 3, None, 0, False),
         # Once more
-        (55, 55, 0, True),
-        (60, 55, 0, True),
-        (43, 55, 0, False),
-        (43, 55, 11, False),
-        (43, 55, 12, True),
-        (0, 3, 0, False),
+        (55, 3, 55, 0, True),
+        (60, 3, 55, 0, True),
+        (43, 3, 55, 0, False),
+        (20, 1, 55, 0, False),
+        (43, 3, 55, 11, False),
+        (43, 3, 55, 12, True),
+        (0, 1, 3, 0, False),
     ],
 )
-def test_a_list_is_proven_by_another_reading_to_its_end(entries, before, aged_out, proven):
-    assert is_proven(entries, before, aged_out) == proven
+def test_a_list_of_several_pages_is_proven_by_another_reading_to_its_end(entries, pages, before, aged_out, proven):
+    assert is_proven(entries, pages, before, aged_out) == proven
+
+
+@pytest.mark.parametrize(
+    ("pages", "x_pages", "least"),
+    [([20], None, 0), ([20], 1, 0), ([20], 2, 21), ([20], 3, 41), ([20, 20], 3, 41)],
+)
+def test_x_pages_tells_how_many_entries_a_list_has_at_least(pages, x_pages, least):
+    assert read(*pages, x_pages=x_pages).least_entries == least
 
 
 def test_what_was_left_out_is_counted_over_all_pages():
