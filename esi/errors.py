@@ -10,7 +10,7 @@
     ├── EsiRateLimited          429: the bucket is empty
     ├── EsiErrorLimited         420: too many errors; every route is closed until the window ends
     └── EsiDowntime             502, 503, 504, maintenance
-    SsoError                    permanent, retry_after (seconds), answer_lost, whole_service
+    SsoError                    permanent, retry_after (seconds), answer_lost, timed_out, whole_service
     ├── SsoRefused              the code or refresh token is not accepted and never will be
     ├── SsoUnavailable          no answer, a broken one, 429 or 5xx: no refresh token was refused
     ├── SsoConfiguration        our own setup is wrong
@@ -95,7 +95,8 @@ class EsiDowntime(EsiError):
 class SsoError(Exception):
     """EVE SSO did not give what was asked for. `permanent` and `retry_after` (seconds) as in EsiError.
 
-    `answer_lost`: the request was sent and may have been carried out, but no whole answer arrived.
+    `answer_lost`: the request was sent and may have been carried out, but no whole answer arrived. `timed_out`: because
+    it was waited for in vain, for as long as is waited for an answer.
     `whole_service`: it failed before anything of a pilot's was sent, so that no single pilot can be the cause.
     """
 
@@ -106,12 +107,14 @@ class SsoError(Exception):
         permanent: bool = False,
         retry_after: float | None = None,
         answer_lost: bool = False,
+        timed_out: bool = False,
         whole_service: bool = False,
     ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.retry_after = retry_after
         self.answer_lost = answer_lost
+        self.timed_out = timed_out
         self.whole_service = whole_service
 
 

@@ -40,6 +40,10 @@ MAX_TOKEN = 16 * 1024
 _REFUSED_WORDS = ("the refresh token is expired", "does not match the client specified")
 #: Statuses of a proxy that got no answer from the SSO behind it, which may have carried the request out.
 _FROM_A_PROXY = (502, 504)
+#: Seconds to wait for the answer to a token refresh, of which few may be in progress (`esi/refresh_slots.py`): the SSO
+#: answers in well under a second. Not less: what it answers later is lost, with the refresh token in it. Until then
+#: the next try, some five seconds later, is within the twenty for which the SSO may still accept the old one.
+REFRESH_READ_SECONDS = 8.0
 #: OAuth errors (RFC 6749 §5.2) that are our setup, and what to check.
 _SETUP = {
     "invalid_client": "EVE_CLIENT_ID and EVE_CLIENT_SECRET",
@@ -89,6 +93,7 @@ class SsoClient:
         credentials = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
         self._authorization = f"Basic {credentials}"
         self._clock = clock
+        self._read_timeout = read_timeout
         self._http = Transport(
             self._sso_url,
             {"Accept": "application/json", "User-Agent": user_agent},
@@ -140,7 +145,8 @@ class SsoClient:
 
         Raises SsoRefused (only a new login helps), SsoUnavailable (try again later), SsoConfiguration.
         """
-        return self._tokens({"grant_type": "refresh_token", "refresh_token": refresh_token}, "token refresh")
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        return self._tokens(form, "token refresh", read_timeout=min(REFRESH_READ_SECONDS, self._read_timeout))
 
     def verify(self, access_token: str) -> Identity:
         """Who an access token speaks for. Raises SsoInvalidToken, and SsoUnavailable when keys cannot be had."""
@@ -153,29 +159,37 @@ class SsoClient:
         if answer.status != 200 and not isinstance(error := _error_of(answer, "token revocation"), SsoRefused):
             raise error
 
-    def _tokens(self, form: Mapping[str, str], what: str) -> TokenSet:
-        answer = self._post(self._discover().token_endpoint, form, what)
+    def _tokens(self, form: Mapping[str, str], what: str, read_timeout: float | None = None) -> TokenSet:
+        answer = self._post(self._discover().token_endpoint, form, what, read_timeout)
         if answer.status != 200:
             raise _error_of(answer, what)
         return _token_set(_body(answer, what), what)
 
-    def _post(self, url: str, form: Mapping[str, str], what: str) -> Answer:
+    def _post(self, url: str, form: Mapping[str, str], what: str, read_timeout: float | None = None) -> Answer:
         headers = {"Authorization": self._authorization, "Content-Type": "application/x-www-form-urlencoded"}
-        answer = self._send("POST", url, what, headers, urlencode(form).encode())
+        answer = self._send("POST", url, what, headers, urlencode(form).encode(), read_timeout)
         if answer.status >= 500 or answer.status == 404:
             self._doubt_metadata()
         return answer
 
     def _send(
-        self, method: str, url: str, what: str, headers: Mapping[str, str] | None = None, data: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        what: str,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        read_timeout: float | None = None,
     ) -> Answer:
         delivery = _Delivery()
         try:
-            return self._http.send(method, url, delivery, headers=headers, data=data)
+            return self._http.send(method, url, delivery, headers=headers, data=data, read_timeout=read_timeout)
         except TransportError as failure:
             self._doubt_metadata()
             lost = delivery.may_have_arrived
-            raise SsoUnavailable(f"{what}: {failure}", answer_lost=lost, whole_service=not lost) from failure
+            raise SsoUnavailable(
+                f"{what}: {failure}", answer_lost=lost, timed_out=failure.timed_out, whole_service=not lost
+            ) from failure
 
     def _discover(self) -> Metadata:
         """The SSO's endpoints: fetched at most once an hour, the last good ones when that fails."""
@@ -251,7 +265,9 @@ def _body(answer: Answer, what: str) -> dict[str, Any]:
         if not isinstance(body, dict):
             raise MalformedError("it is not an object")
     except MalformedError as error:
-        raise SsoUnavailable(f"{what}: the answer is broken: {error}", retry_after=wait, answer_lost=True) from error
+        raise SsoUnavailable(
+            f"{what}: the answer is broken: {error}", retry_after=wait, answer_lost=True, timed_out=answer.timed_out
+        ) from error
     return body
 
 
@@ -270,6 +286,7 @@ def _error_of(answer: Answer, what: str) -> SsoError:
         f"{what}: the SSO answered {answer.status}; try again later",
         retry_after=wait,
         answer_lost=answer.status in _FROM_A_PROXY,
+        timed_out=answer.status == 504,
     )
 
 

@@ -102,13 +102,13 @@ def enter(owner: int, *, interactive: bool = False, fails: bool = False) -> Perm
     """
     deadline = time.monotonic() + (INTERACTIVE_WAIT_SECONDS if interactive else BACKGROUND_WAIT_SECONDS)
     while True:
-        slot = refresh_slots.take(GATE, _COUNTED, interactive=interactive)
+        slot = refresh_slots.take(GATE, _COUNTED, interactive=interactive, fails=fails)
         if slot is not None:
             return Permit(owner, slot, fails=fails)
         now, gate = rate_store.read_gate(GATE)
         if gate.failures:
             return _probe(owner, now, gate, interactive=interactive, fails=fails)
-        while not refresh_slots.any_free(interactive=interactive):
+        while not refresh_slots.any_free(interactive=interactive, fails=fails):
             if time.monotonic() >= deadline:
                 raise SsoBusy
             time.sleep(SLOT_POLL_SECONDS)
@@ -279,7 +279,7 @@ def _probe(owner: int, now: float, gate: rate_store.Gate, *, interactive: bool, 
         opens += AFTER_THE_OTHERS
     if opens > now:
         raise SsoClosed(gate.reason, opens - now)
-    slot = refresh_slots.take(None, _COUNTED, interactive=interactive)
+    slot = refresh_slots.take(None, _COUNTED, interactive=interactive, fails=fails)
     if slot is None:
         raise SsoClosed(gate.reason, INTERACTIVE_WAIT_SECONDS)
     if not rate_store.take_probe(GATE, now, now + PROBE_SECONDS):

@@ -73,20 +73,29 @@ class Unmetered:
 
 
 class TransportError(Exception):
-    """The request ended without a whole answer. The text is ours: it names the reason and nothing of the request."""
+    """The request ended without a whole answer. The text is ours: it names the reason and nothing of the request.
+
+    `timed_out`: it was sent, and the answer was waited for in vain for the whole read timeout.
+    """
+
+    def __init__(self, reason: str, *, timed_out: bool = False) -> None:
+        super().__init__(reason)
+        self.timed_out = timed_out
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A status, case-insensitive headers and the whole decoded body.
 
-    `broken` says why the body could not be read to its end (`body` is then empty), None when it was.
+    `broken` says why the body could not be read to its end (`body` is then empty), None when it was. `timed_out`:
+    because the rest of it was waited for in vain.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     broken: str | None = None
+    timed_out: bool = False
 
 
 class Transport:
@@ -105,9 +114,6 @@ class Transport:
         self._base_url = base_url
         self._headers = dict(headers)
         self._timeout = (connect_timeout, read_timeout)
-        # The clock is looked at between two reads, so that the last one may take `read_timeout` more: with the default
-        # timeouts a request ends within 3 + 15 + 10 + 15 s, below the 45 s a killmail's fetch may take.
-        self._body_seconds = read_timeout * BODY_PART
         self._max_bytes = max_bytes
         # Read once: requests would read the environment, and ~/.netrc in place of our Authorization, every time.
         self._proxies = get_environ_proxies(base_url)
@@ -138,22 +144,28 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
+        read_timeout: float | None = None,
     ) -> Answer:
-        """Make one request and tell `permit` how it ended. Raises TransportError when there was no answer."""
+        """Make one request and tell `permit` how it ended. Raises TransportError when there was no answer.
+
+        `read_timeout`: seconds, where this request has another than the others.
+        """
         failure: tuple[bool, str]
+        connect_timeout, usual = self._timeout
+        timeout = (connect_timeout, usual if read_timeout is None else read_timeout)
         try:
             response = self._session().request(
-                method, url, headers=headers, data=data, timeout=self._timeout, stream=True, allow_redirects=False
+                method, url, headers=headers, data=data, timeout=timeout, stream=True, allow_redirects=False
             )
         except _FAILURES as error:
-            failure = _classify(error)
+            failure, timed_out = _classify(error), isinstance(error, requests.ReadTimeout)
         except BaseException:  # the thread is being interrupted; what was sent is unknown
             permit.unanswered()
             raise
         else:
             try:
                 permit.answered(response.status_code, response.headers)
-                return self._read(response)
+                return _read(response, timeout[1], self._max_bytes)
             finally:
                 response.close()
         # Raised here and not above, so that the library's exception is not even the context of ours.
@@ -162,7 +174,7 @@ class Transport:
             permit.unanswered()
         else:
             permit.unsent()
-        raise TransportError(reason)
+        raise TransportError(reason, timed_out=timed_out)
 
     def close(self) -> None:
         """Close the connections of all threads. A later request opens a new one."""
@@ -187,21 +199,26 @@ class Transport:
                 self._sessions.add(session)
         return session
 
-    def _read(self, response: requests.Response) -> Answer:
-        body, broken = bytearray(), None
-        deadline = time.monotonic() + self._body_seconds
-        try:
-            while chunk := response.raw.read1(CHUNK, decode_content=True):
-                body += chunk
-                if len(body) > self._max_bytes:
-                    broken = f"the answer is larger than {self._max_bytes // 1024} KiB"
-                    break
-                if time.monotonic() > deadline:
-                    broken = f"the answer took longer than {self._body_seconds:g} s"
-                    break
-        except _FAILURES as error:
-            broken = _why_broken(error)
-        return Answer(response.status_code, response.headers, b"" if broken else bytes(body), broken)
+
+def _read(response: requests.Response, read_timeout: float, max_bytes: int) -> Answer:
+    """The answer with its body. The clock is looked at between two reads, so that the last one may take `read_timeout`
+    more: with the default timeouts a request ends within 3 + 15 + 10 + 15 s, below the 45 s a killmail's fetch may
+    take."""
+    body, broken, timed_out = bytearray(), None, False
+    body_seconds = read_timeout * BODY_PART
+    deadline = time.monotonic() + body_seconds
+    try:
+        while chunk := response.raw.read1(CHUNK, decode_content=True):
+            body += chunk
+            if len(body) > max_bytes:
+                broken = f"the answer is larger than {max_bytes // 1024} KiB"
+                break
+            if time.monotonic() > deadline:
+                broken, timed_out = f"the answer took longer than {body_seconds:g} s", True
+                break
+    except _FAILURES as error:
+        broken, timed_out = _why_broken(error), _is_timeout(error)
+    return Answer(response.status_code, response.headers, b"" if broken else bytes(body), broken, timed_out)
 
 
 class _UntilDeadline(io.RawIOBase):
@@ -388,8 +405,12 @@ def _urllib3_cause(error: Exception) -> object:
     return getattr(error.args[0], "reason", None) if error.args else None
 
 
+def _is_timeout(error: Exception) -> bool:
+    return isinstance(error, urllib3.exceptions.ReadTimeoutError | TimeoutError)
+
+
 def _why_broken(error: Exception) -> str:
-    if isinstance(error, urllib3.exceptions.ReadTimeoutError | TimeoutError):
+    if _is_timeout(error):
         return "the answer stopped within the read timeout"
     if isinstance(error, urllib3.exceptions.DecodeError):
         return "the answer's compression is broken"

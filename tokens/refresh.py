@@ -7,7 +7,8 @@ came with another character's access token is neither kept nor revoked: it is th
 
 A replaced token can still be lost: when the process dies between the SSO's answer and that one statement, or when the
 answer is lost on its way. A lost answer is asked for once more at once, while the SSO may still accept the token it
-replaced; if it does not, or the second answer is lost as well, the pilot has to log in again. The protocol offers
+replaced; after a whole timeout with the sync's next try, seconds later, because a refresh that hangs holds one of few
+slots. If it does not, or the second answer is lost as well, the pilot has to log in again. The protocol offers
 nothing to close this gap.
 """
 
@@ -129,7 +130,7 @@ def _call(user: User, refresh_token: str, sso: Sso, cipher: TokenCipher, permit:
         try:
             fresh = sso.refresh(refresh_token)
         except SsoUnavailable as lost:
-            again = sso_gate.renew(permit) if lost.answer_lost else None
+            again = sso_gate.renew(permit) if lost.answer_lost and not lost.timed_out else None
             if again is None:
                 raise
             permit = again

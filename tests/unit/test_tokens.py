@@ -169,7 +169,8 @@ def test_a_refused_refresh_token_needs_a_login_and_is_not_tried_again(any_db, ss
     assert after.refresh_claimed_until is None
 
 
-LOST = SsoUnavailable("token refresh: no answer within the read timeout", answer_lost=True)
+LOST = SsoUnavailable("token refresh: the connection broke before the answer", answer_lost=True)
+HUNG = SsoUnavailable("token refresh: no answer within the read timeout", answer_lost=True, timed_out=True)
 
 
 def test_a_refresh_whose_answer_was_lost_is_asked_for_once_more_at_once(any_db, sso, cipher):
@@ -190,6 +191,16 @@ def test_a_second_lost_answer_is_a_failure_like_any_other(any_db, sso, cipher):
         access_token(user.id, sso, cipher)
     assert raised.value.own_fault
     assert len(sso.calls) == 2
+
+
+def test_a_refresh_that_hung_for_a_whole_timeout_is_not_repeated_at_once(any_db, sso, cipher):
+    user = log_in(sso, cipher)
+    expire(user)
+    sso.failures[cipher.decrypt(user.refresh_token)] = [HUNG, None]
+    with pytest.raises(TokenUnavailable) as raised:
+        access_token(user.id, sso, cipher)
+    assert (raised.value.own_fault, len(sso.calls)) == (True, 1)
+    assert access_token(user.id, sso, cipher)
 
 
 def test_a_failure_with_an_answer_is_not_repeated(any_db, sso, cipher):

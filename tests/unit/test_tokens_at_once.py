@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import timedelta
 from typing import Any
 
@@ -95,6 +95,40 @@ def test_a_pilot_who_waits_finds_a_slot_while_the_background_holds_all_of_its_ow
     with pytest.raises(TokenUnavailable, match=BUSY):
         access_token(users[0].id, sso, cipher)
     assert access_token(users[1].id, sso, cipher, interactive=True).startswith("access-")
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+def test_users_whose_refreshes_hang_hold_up_no_others(any_db, sso, cipher, interactive):
+    """Given six users who are known to fail, and whose refreshes hang, Then another one's finds a slot."""
+    hanging = [log_in(sso, cipher, pilot(90_000_001 + number)) for number in range(6)]
+    healthy = log_in(sso, cipher, pilot(90_000_100))
+    User.update(refresh_fails_since=utcnow(), expires_at=utcnow()).where(User.id != healthy.id).execute()
+    expire(healthy)
+    hangs, others_gave_up = threading.Semaphore(0), threading.Event()
+
+    def hang() -> None:
+        hangs.release()
+        others_gave_up.wait(LIMIT)
+
+    sso.meanwhile = hang
+    with ThreadPoolExecutor(6) as pool:
+        askers = [
+            pool.submit(in_own_connection, access_token, user.id, sso, cipher, interactive=interactive)
+            for user in hanging
+        ]
+        assert hangs.acquire(timeout=LIMIT)
+        busy = 0
+        with contextlib.suppress(TimeoutError):
+            for asker in as_completed(askers, timeout=5):
+                busy += isinstance(asker.exception(), TokenUnavailable)
+                if busy == len(hanging) - 1:
+                    break
+        sso.meanwhile = lambda: None
+        try:
+            assert access_token(healthy.id, sso, cipher).startswith("access-")
+        finally:
+            others_gave_up.set()
+    assert (busy, sso.most_at_once) == (5, 2)
 
 
 def test_a_refresh_that_ended_between_the_look_and_the_claim_is_not_repeated(any_db, sso, cipher, token_key):

@@ -46,6 +46,20 @@ def test_the_background_leaves_one_to_interactive_syncs(any_db):
     assert not refresh_slots.any_free(interactive=True)
 
 
+@pytest.mark.parametrize("interactive", [False, True])
+def test_users_known_to_fail_have_one_together_which_the_others_take_last(any_db, interactive):
+    failing = refresh_slots.take(None, NO_FAILURES, interactive=interactive, fails=True)
+    assert failing is not None
+    assert refresh_slots.take(None, NO_FAILURES, interactive=interactive, fails=True) is None
+    assert not refresh_slots.any_free(interactive=interactive, fails=True)
+    assert len(take_all(interactive=False)) == SLOTS - KEPT_FOR_INTERACTIVE - 1
+    refresh_slots.release(failing)
+    assert refresh_slots.any_free(interactive=interactive, fails=True)
+    last = take(interactive=False)
+    assert last is not None
+    assert last.id == failing.id
+
+
 def test_a_slot_is_given_back_once_and_by_its_holder(any_db):
     first, *_ = take_all(interactive=True)
     refresh_slots.release(first)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
+from contextlib import closing
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
+import esi.sso
 from esi.errors import SsoConfiguration, SsoError, SsoRefused, SsoUnavailable
 from esi.rate_headers import MAX_WAIT_SECONDS
 from esi.sso import LoginRequest, SsoClient, TokenSet
+from tests.unit.esi.conftest import READ_TIMEOUT
 from tests.unit.esi.raw_server import Step, reply
 from tests.unit.esi.sso_world import CALLBACK, CLIENT_ID, CLIENT_SECRET, JWKS, METADATA, REVOKE, TOKEN
 
@@ -135,6 +139,17 @@ def test_only_a_refusal_of_the_token_endpoint_is_permanent(sso, world, step, kin
     assert len(world.asked(TOKEN)) == 1, "nothing is retried here"
 
 
+def test_a_refresh_waits_for_less_long_than_other_requests(server, world, monkeypatch):
+    monkeypatch.setattr(esi.sso, "REFRESH_READ_SECONDS", READ_TIMEOUT)
+    world.answer(TOKEN, Step(b"", then="hang"))
+    client = SsoClient(server.url, CLIENT_ID, CLIENT_SECRET, CALLBACK, "tests/1.0", read_timeout=60.0)
+    began = time.monotonic()
+    with closing(client), pytest.raises(SsoUnavailable) as caught:
+        client.refresh(REFRESH_TOKEN)
+    assert caught.value.timed_out
+    assert time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize("name", REFRESH_ERRORS)
 def test_a_failure_says_whether_the_sso_may_have_replaced_the_token(sso, world, name):
     """It may have, where the request arrived and no whole answer came back, or a proxy's in its place."""
@@ -145,6 +160,7 @@ def test_a_failure_says_whether_the_sso_may_have_replaced_the_token(sso, world, 
 
     lost = ("reset", "hang", "502", "504", "truncated", "200 html", "200 list")
     assert caught.value.answer_lost is (name in lost)
+    assert caught.value.timed_out is (name in ("hang", "504"))
     assert caught.value.whole_service is False, "the token was sent: it may be this pilot's alone"
 
 
