@@ -37,8 +37,8 @@ _LISTS = "state IN ('QUEUED', 'LISTING')"
 SPREAD = 1.2
 #: The longest that ESI's Retry-After, or a gate, makes anything wait; the margin of everything that waits for ESI.
 ESI_WAIT = timedelta(seconds=MAX_WAIT_SECONDS)
-#: A name ESI does not know is asked for again after 6 hours (`actors/names.py`: UNKNOWN_RETRY).
-NAME_RETRY = timedelta(hours=6)
+#: A name ESI does not know is asked for again within two days (`actors/names.py`: LONGEST_RETRY).
+NAME_RETRY = timedelta(days=2)
 #: A delayed dispatch is at most 20 minutes away (`actors/dispatching.py`: FARTHEST_WAKE).
 WAKE = timedelta(minutes=20)
 #: The longest wait for an unknown solar system (`actors/solar_systems.py`: UNKNOWN_RETRY), for a refused login that is

@@ -20,8 +20,9 @@ from events import NamesResolved, publish
 
 logger = logging.getLogger(__name__)
 
-#: Refusals of a batch for ids that ESI no longer knows, a run: each of them counts towards ESI's error limit.
-MAX_NOT_FOUND = 10
+#: Refusals of a batch for ids that ESI no longer knows, a run: each of them counts towards ESI's error limit. Enough to
+#: find one id among 1,000, or that one would keep the others from being asked for.
+MAX_NOT_FOUND = 15
 
 
 @dramatiq.actor(

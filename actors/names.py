@@ -21,7 +21,7 @@ from actors.road import Road
 from actors.solar_systems import resolve_systems
 from database import db, execute, lock_clause, placeholders, utcnow
 from esi.client import Name as EsiName
-from esi.errors import EsiError, EsiNotFound
+from esi.errors import EsiError, EsiNotFound, EsiStatus
 from events import NamesResolved, publish
 from models import Name
 
@@ -33,6 +33,10 @@ BATCH = 1000
 CLAIM = timedelta(minutes=2)
 #: ESI knows new characters after about an hour (esi-issues 1086), and some never (1391).
 UNKNOWN_RETRY = timedelta(hours=6)
+#: After an answer that failed with a status for all that was asked for.
+FAILED_RETRY = timedelta(minutes=2)
+#: Both waits grow up to this: each try costs errors, which others need.
+LONGEST_RETRY = timedelta(days=2)
 #: What an answer left out, or named in a way we cannot use.
 UNSETTLED_RETRY = timedelta(minutes=15)
 #: Characters that /universe/names does not know and that are asked for one by one, a run.
@@ -63,14 +67,20 @@ def _resolve_ids(road: Road) -> bool:
         return False
     try:
         found = runtime.esi().names(wanted, road.acquire)
+    except EsiStatus as error:
+        road.fail(error)
+        _put_off_longer(wanted, FAILED_RETRY)
+        return False
     except EsiError as error:
         road.fail(error)
         return False
+    if found.unreadable:
+        logger.warning("names: skipped %s malformed or unexpected entries of ESI's answers", found.unreadable)
     singles, unanswered = _single_characters(found.unknown, road)
     names = [*found.names, *singles]
     _save(names)
     unknown = found.unknown - unanswered - {name.id for name in singles}
-    _put_off(unknown, utcnow() + UNKNOWN_RETRY)
+    _put_off_longer(unknown, UNKNOWN_RETRY)
     unsettled = wanted - unknown - {name.id for name in names}
     if road.reopens_at is not None:
         _put_off(unsettled, road.reopens_at)
@@ -133,6 +143,21 @@ def _save(names: list[EsiName]) -> None:
                 Name.id == name.id
             ).execute()
         solar_systems.enter([name.id for name in names if name.category == "solar_system"])
+
+
+def _put_off_longer(ids: Collection[int], least: timedelta) -> None:
+    """Each for about as long as it has been wanted already, so that the waits double, and `least` at least."""
+    if not ids:
+        return
+    now = utcnow()
+    by_wait: dict[timedelta, list[int]] = {}
+    for row in Name.select(Name.id, Name.updated_at).where(Name.id.in_(sorted(ids))):
+        wait = least
+        while wait * 2 <= min(LONGEST_RETRY, now - row.updated_at):
+            wait *= 2
+        by_wait.setdefault(wait, []).append(row.id)
+    for wait, waiting in by_wait.items():
+        _put_off(waiting, now + wait)
 
 
 def _put_off(ids: Collection[int], until: datetime) -> None:

@@ -39,5 +39,7 @@ def refresh_prices() -> None:
     except (Closed, EsiError) as error:
         logger.info("prices wait: %s", error)
         return
-    prices.save(found)
-    logger.info("market prices of %s types", len(found))
+    prices.save(found.by_type)
+    logger.info("market prices of %s types", len(found.by_type))
+    if found.unreadable:
+        logger.warning("market prices: skipped %s malformed entries", found.unreadable)

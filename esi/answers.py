@@ -99,16 +99,6 @@ def text(value: Any, field: str, *, most: int) -> str:
 _UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-def objects(value: Any, field: str) -> list[dict[str, Any]]:
-    """`value` if it is a list of JSON objects; raises MalformedError naming what is not."""
-    if type(value) is not list:
-        raise MalformedError(f"{field} is not a list")
-    for position, entry in enumerate(value):
-        if type(entry) is not dict:
-            raise MalformedError(f"{field}[{position}] is not an object")
-    return value
-
-
 def fresh_for(headers: Mapping[str, str]) -> float:
     """Seconds until the same request may be made again: max-age first, else Expires − Date, else 0.
 

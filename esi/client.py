@@ -16,7 +16,7 @@ from esi import values
 from esi.answers import MalformedError, decode, error_of, error_text, fresh_for
 from esi.errors import EsiError, EsiStatus, EsiTransport
 from esi.transport import Answer, Permit, Transport, TransportError
-from esi.values import Name, NamesFound, NotModified, RecentPage, Reference, ServerStatus
+from esi.values import Name, NamesFound, NotModified, Prices, RecentPage, Reference, ServerStatus
 
 __all__ = [
     "EsiClient",
@@ -24,6 +24,7 @@ __all__ = [
     "NamesFound",
     "NotModified",
     "Permit",
+    "Prices",
     "RecentPage",
     "Reference",
     "ServerStatus",
@@ -124,16 +125,22 @@ class EsiClient:
         first: each call pins down at least one unknown id, however many there are, and so gets further than the last.
         A refusal in other words than "unknown id" may also be for everything, as a 404 during maintenance is
         (esi-issues 1005): it is believed only of an id beside others that have a name, and raised where none has.
-        After `max_not_found` refusals (of the 100 errors a minute that close all routes) the rest stays unsettled.
-        An error after the first success also ends the call early; before it, it is raised. Raises EsiError,
-        ValueError for more than 1,000 ids or one that is not positive, and what `acquire` raises.
+        So is a 500, which ESI may fail with at one id, too; but the whole batch, and an id that stands alone, is asked
+        for twice, because most are accidents.
+        After `max_not_found` refusals (of the 100 errors a minute that close all routes; to find one id among 1,000
+        takes up to 13) the rest stays unsettled. An error after the first success also ends the call early; before it,
+        it is raised. Raises EsiError, ValueError for more than 1,000 ids or one that is not positive, and what
+        `acquire` raises.
         """
         wanted = sorted(set(ids))
         if len(wanted) > values.MAX_NAMES or (wanted and wanted[0] < 1):
             raise ValueError(f"names takes up to {values.MAX_NAMES} positive ids")
         found: list[Name] = []
+        unreadable = 0
         unknown: set[int] = set()
         doubted: dict[int, EsiError] = {}
+        error: EsiError
+        asked_again: list[int] = []
         batches = [wanted] if wanted else []
         while batches and max_not_found > 0:
             permit = acquire()
@@ -141,16 +148,24 @@ class EsiClient:
                 break
             batch = batches.pop()
             try:
-                found += self._names(batch, permit)
+                answered = self._names(batch, permit)
+                found += answered.names
+                unreadable += answered.unreadable
                 continue
             except _Refused as refusal:
-                error, sure = refusal.error, refusal.sure
-            except EsiError:
-                if not found and not unknown:
+                error, sure, may_pass = refusal.error, refusal.sure, False
+            except EsiError as failure:
+                if isinstance(failure, EsiStatus) and (failure.status or 0) >= 500:
+                    error, sure, may_pass = failure, False, True
+                elif found or unknown:
+                    break
+                else:
                     raise
-                break
             max_not_found -= 1
-            if len(batch) > 1:
+            if may_pass and len(batch) in (1, len(wanted)) and batch != asked_again:
+                asked_again = batch
+                batches.append(batch)
+            elif len(batch) > 1:
                 middle = len(batch) // 2
                 batches += [batch[middle:], batch[:middle]]
             elif sure:
@@ -161,7 +176,7 @@ class EsiClient:
             unknown |= doubted.keys()
         elif doubted and not unknown:
             raise next(iter(doubted.values()))
-        return NamesFound(tuple(found), frozenset(unknown))
+        return NamesFound(tuple(found), frozenset(unknown), unreadable)
 
     def character_name(self, character_id: int, permit: Permit) -> str:
         """A character's name, for those POST /universe/names does not know. Raises EsiError."""
@@ -178,18 +193,18 @@ class EsiClient:
         """The state of the game server. Raises EsiError."""
         return _read(self._send("GET", "/status", permit, "status"), "status", values.server_status)
 
-    def market_prices(self, permit: Permit) -> dict[int, float]:
-        """ISK by type_id: the average price, else the adjusted one; types that have neither are left out."""
+    def market_prices(self, permit: Permit) -> Prices:
+        """The average price of each type, else the adjusted one; see Prices. Raises EsiError."""
         what = "market prices"
-        return _read(self._send("GET", "/markets/prices", permit, what), what, values.prices)
+        return _read(self._send("GET", "/markets/prices", permit, what), what, values.prices, lenient=True)
 
-    def _names(self, batch: list[int], permit: Permit) -> list[Name]:
+    def _names(self, batch: list[int], permit: Permit) -> NamesFound:
         """The names of a batch. Raises _Refused when ESI refuses it for what is in it, EsiError for all else."""
         what = f"names of {len(batch)} ids"
         body = json.dumps(batch).encode()
         answer = self._send("POST", "/universe/names", permit, what, {"Content-Type": "application/json"}, body)
         try:
-            return _read(answer, what, lambda body: values.names(body, asked=frozenset(batch)))
+            return _read(answer, what, lambda body: values.names(body, asked=frozenset(batch)), lenient=True)
         except EsiStatus as error:
             if answer.status not in _REFUSALS:
                 raise

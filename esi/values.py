@@ -2,7 +2,7 @@
 
 Pure. The invariant: a value that exists is within the bounds written here; a body that is not raises MalformedError
 with the field's name. A malformed entry in a list of killmails is left out and counted (`RecentPage.unreadable`), so
-that the others are stored and the reader knows that the list is not whole; a malformed name is left out.
+that the others are stored and the reader knows that the list is not whole; so is a malformed name or price.
 The shapes are those of the OpenAPI document of 2026-08-18.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esi.answers import INT64_MAX, MalformedError, fresh_for, integer, objects, text
+from esi.answers import INT64_MAX, MalformedError, fresh_for, integer, text
 
 #: Ids a POST /universe/names takes (OpenAPI: maxItems).
 MAX_NAMES = 1000
@@ -96,10 +96,22 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class NamesFound:
-    """`unknown`: ids ESI refused by themselves. An id in neither was not settled: ask again later."""
+    """`unknown`: ids ESI refused by themselves. An id in neither was not settled: ask again later.
+
+    `unreadable`: entries of ESI's answers that are no name of an id that was asked for.
+    """
 
     names: tuple[Name, ...]
     unknown: frozenset[int]
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """ISK by type_id. `unreadable`: entries of the list that are no price."""
+
+    by_type: dict[int, float]
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +161,20 @@ def killmail_body(body: Any, killmail_id: int) -> dict[str, Any]:
     return mapping
 
 
-def names(body: Any, asked: frozenset[int]) -> list[Name]:
-    """The usable names of ids that were asked for; every other entry is left out."""
+def names(body: Any, asked: frozenset[int]) -> NamesFound:
+    """The usable names of ids that were asked for; every other entry is left out and counted.
+
+    Raises MalformedError if it is no list.
+    """
     found: dict[int, Name] = {}
-    for entry in objects(body, "names"):
-        try:
-            name = text(entry.get("name"), "name", most=MAX_NAME)
-            usable = Name(integer(entry.get("id"), "id"), name, _category(entry))
-        except MalformedError:
-            continue
-        if usable.id in asked:
+    unreadable = 0
+    for entry in _entries(body, "names"):
+        usable = _name(entry)
+        if usable is not None and usable.id in asked:
             found[usable.id] = usable
-    return list(found.values())
+        else:
+            unreadable += 1
+    return NamesFound(tuple(found.values()), frozenset(), unreadable)
 
 
 def character_name(body: Any) -> str:
@@ -189,20 +203,56 @@ def server_status(body: Any) -> ServerStatus:
     )
 
 
-def prices(body: Any) -> dict[int, float]:
-    """ISK by type_id: the average price, else the adjusted one; types that have neither are left out."""
+def prices(body: Any) -> Prices:
+    """The average price of each type, else the adjusted one; types that have neither are left out.
+
+    A malformed entry is left out and counted. Raises MalformedError if it is no list, or one without any price.
+    """
     by_type: dict[int, float] = {}
-    for position, entry in enumerate(objects(body, "prices")):
-        type_id = integer(entry.get("type_id"), f"prices[{position}].type_id")
-        price = entry.get("average_price")
-        if price is None:
-            price = entry.get("adjusted_price")
-        if price is None:
+    unreadable = 0
+    for entry in _entries(body, "prices"):
+        try:
+            type_id, price = _price(entry)
+        except MalformedError:
+            unreadable += 1
             continue
-        if type(price) not in (int, float) or price < 0:
-            raise MalformedError(f"prices[{position}] has a price that is not a positive number")
-        by_type[type_id] = float(price)
-    return by_type
+        if price is not None:
+            by_type[type_id] = price
+    if unreadable and not by_type:
+        raise MalformedError("prices has no usable entry")
+    return Prices(by_type, unreadable)
+
+
+def _entries(body: Any, field: str) -> list[Any]:
+    """The entries of a list, which are checked one by one."""
+    if type(body) is not list:
+        raise MalformedError(f"{field} is not a list")
+    return body
+
+
+def _name(entry: Any) -> Name | None:
+    """The name in an entry; None for one that is malformed."""
+    try:
+        mapping = _mapping(entry)
+        return Name(
+            integer(mapping.get("id"), "id"), text(mapping.get("name"), "name", most=MAX_NAME), _category(mapping)
+        )
+    except MalformedError:
+        return None
+
+
+def _price(entry: Any) -> tuple[int, float | None]:
+    """The type_id in an entry, and its price if it has one. Raises MalformedError."""
+    mapping = _mapping(entry)
+    type_id = integer(mapping.get("type_id"), "type_id")
+    price: Any = mapping.get("average_price")
+    if price is None:
+        price = mapping.get("adjusted_price")
+    if price is None:
+        return type_id, None
+    if type(price) not in (int, float) or price < 0:
+        raise MalformedError("price is not a positive number")
+    return type_id, float(price)
 
 
 def _reference(entry: Any) -> Reference | None:

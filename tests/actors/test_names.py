@@ -15,6 +15,8 @@ from models import Name
 from simulator import esi_public
 from simulator.names import Names
 from simulator.state import Simulator
+from simulator.wire import Response
+from simulator.world import World
 from tests.actors.crew import Crew
 from tests.actors.simulated import Simulated
 
@@ -196,14 +198,61 @@ def test_a_worker_that_stops_leaves_characters_to_their_own_route(simulated, cre
 def test_a_failing_route_is_asked_again_later(simulated, crew, later, tick):
     _invent(simulated, [50_000])
     _want(50_000)
-    simulated.fault("names", "status:500", count=1)
+    simulated.fault("names", "status:500", count=2)
     _run(crew)
     tick()
-    assert len(simulated.asked("names")) == 1, "claimed for two minutes"
+    assert len(simulated.asked("names")) == 2, "an accident may pass at once; what does not waits two minutes"
     later(150)
     tick()
     assert _names() == {50_000: "Thing 50000"}
     assert crew.dead == []
+
+
+def _fail_at(monkeypatch: pytest.MonkeyPatch, id_: int) -> None:
+    """ESI answers 500 to every batch with this id."""
+    names = esi_public.names
+
+    def failing(world: World, asked: object) -> Response:
+        is_bad = isinstance(asked, list) and id_ in asked
+        return Response.error(500, "Internal error") if is_bad else names(world, asked)
+
+    monkeypatch.setattr(esi_public, "names", failing)
+
+
+def test_an_id_that_esi_fails_at_keeps_no_other_from_its_name(simulated, crew, later, tick, monkeypatch):
+    # Given seventy ids, and a 500 for every batch with the first of them
+    ids = list(range(50_000, 50_070))
+    _invent(simulated, ids)
+    _want(*ids)
+    _fail_at(monkeypatch, 50_000)
+    # When they are asked for
+    _run(crew)
+    # Then all the others have their names, at a bounded cost
+    assert {id_: f"Thing {id_}" for id_ in ids[1:]} | {50_000: None} == _names()
+    assert sum(entry.status == 500 for entry in simulated.asked("names")) <= 10
+    # And it costs less and less to ask for that one
+    asked = len(simulated.asked("names"))
+    for _ in range(14 * 4):
+        later(6 * 3600 + 60)
+        tick()
+    assert len(simulated.asked("names")) - asked <= 2 * 14, "56 looks in a fortnight, and two requests for each try"
+
+
+def test_an_id_that_fails_by_itself_waits_longer_each_time(simulated, crew, later, tick, monkeypatch):
+    _invent(simulated, [50_000])
+    _want(50_000)
+    _fail_at(monkeypatch, 50_000)
+    _run(crew)
+    assert not names_wanted()
+    for _ in range(60):
+        later(125)
+        tick()
+    # Then two hours of looking each two minutes have cost few tries, and no other id waits for it
+    assert len(simulated.asked("names")) <= 2 * 8
+    _invent(simulated, [50_001])
+    _want(50_001)
+    tick()
+    assert _names()[50_001] == "Thing 50001"
 
 
 def test_two_runs_at_once_ask_once(simulated, crew):

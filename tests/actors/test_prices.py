@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import prices
 from actors.prices import refresh_prices
+from database import execute
+from simulator import esi_public
+from simulator.world import World
 
 
 def test_the_tick_fetches_what_somebody_asked_for(simulated, tick):
@@ -24,6 +27,22 @@ def test_messages_beyond_the_first_do_nothing(simulated, crew):
         refresh_prices.send()
     crew.drain(threads=4)
     assert len(simulated.asked("prices")) == 1
+
+
+def test_one_malformed_price_hurts_only_itself(simulated, tick, monkeypatch, caplog):
+    prices_of = esi_public.prices
+
+    def one_is_malformed(world: World) -> list[object]:
+        return [None, {"type_id": 587, "average_price": -1}, *prices_of(world)[1:]]
+
+    monkeypatch.setattr(esi_public, "prices", one_is_malformed)
+    prices.ask()
+    tick()
+    assert prices.ask() is not None
+    assert execute("SELECT COUNT(*) FROM prices").fetchone()[0] > 0
+    assert [each.getMessage() for each in caplog.records if "malformed" in each.getMessage()] == [
+        "market prices: skipped 2 malformed entries"
+    ]
 
 
 def test_a_failing_esi_is_asked_again_in_a_while(simulated, tick, later):

@@ -192,7 +192,7 @@ def test_every_stored_time_is_a_deadline_or_says_when_something_was() -> None:
 
 
 def test_no_horizon_is_nearer_than_what_the_writers_set() -> None:
-    assert actors.names.UNKNOWN_RETRY <= NAME_RETRY
+    assert actors.names.LONGEST_RETRY <= NAME_RETRY
     assert actors.solar_systems.UNKNOWN_RETRY <= DAY
     assert actors.dispatching.FARTHEST_WAKE <= WAKE
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from esi.client import EsiClient, NotModified, RecentPage, Reference, ServerStatus
+from esi.client import EsiClient, NotModified, Prices, RecentPage, Reference, ServerStatus
 from esi.errors import EsiDowntime, EsiForbidden, EsiNotFound, EsiRateLimited, EsiStatus, EsiTransport
 from tests.unit.esi.raw_server import Step, reply
 
@@ -304,14 +304,24 @@ def test_prices_are_the_average_else_the_adjusted_one(client, server, permit):
     ]
     server.script(reply(200, entries))
 
-    assert client.market_prices(permit) == {34: 4.5, 35: 9.0, 37: 0.0}
+    assert client.market_prices(permit) == Prices({34: 4.5, 35: 9.0, 37: 0.0})
 
 
-@pytest.mark.parametrize("price", ["5", True, -1, [5]])
-def test_a_price_that_is_none_breaks_the_answer(client, server, permit, price):
-    server.script(reply(200, [{"type_id": 34, "average_price": price}]))
+ODD_PRICES = [{"type_id": 34, "average_price": price} for price in ("5", True, -1, [5])]
 
-    with pytest.raises(EsiTransport, match=r"prices\[0\]"):
+
+@pytest.mark.parametrize("entry", [*ODD_PRICES, {"type_id": "34", "average_price": 1}, {"average_price": 1}, None, []])
+def test_a_malformed_price_hurts_only_itself(client, server, permit, entry):
+    server.script(reply(200, [entry, {"type_id": 35, "average_price": 9}]))
+
+    assert client.market_prices(permit) == Prices({35: 9.0}, unreadable=1)
+
+
+@pytest.mark.parametrize("body", [{}, [None], [{"type_id": 34, "average_price": -1}]])
+def test_a_list_without_any_price_is_a_broken_answer(client, server, permit, body):
+    server.script(reply(200, body))
+
+    with pytest.raises(EsiTransport, match="prices"):
         client.market_prices(permit)
 
 

@@ -115,7 +115,36 @@ def test_a_404_for_everything_makes_no_id_unknown(client, server):
     assert universe.refusals <= 20
 
 
-@pytest.mark.parametrize("status", [401, 403, 405, 500])
+@pytest.mark.parametrize("status", [500, 520])
+@pytest.mark.parametrize("bad", [1, 500, 1000])
+def test_an_id_that_esi_fails_at_is_found_at_a_bounded_cost(client, server, bad, status):
+    universe = Universe(server, {bad}, reply(status, {"error": "Internal error"}))
+
+    found = client.names(range(1, 1001), universe.acquire)
+
+    assert found.unknown == {bad}
+    assert {name.id for name in found.names} == set(range(1, 1001)) - {bad}
+    assert sum(permit.calls == [f"answered {status}"] for permit in universe.permits) <= 13
+    assert len(universe.permits) <= 25
+
+
+def test_a_failure_that_passes_halves_nothing(client, server):
+    server.script(reply(500), reply(200, [{"id": 1, "name": "One", "category": "faction"}]))
+
+    assert client.names([1, 2], RecordingPermit).names == (Name(1, "One", "faction"),)
+    assert len(server.received) == 2
+
+
+def test_a_failure_for_everything_makes_no_id_unknown(client, server):
+    universe = Universe(server, range(1, 1001), reply(500, {"error": "Internal error"}))
+
+    with pytest.raises(EsiStatus):
+        client.names(range(1, 1001), universe.acquire)
+
+    assert len(universe.permits) <= 20
+
+
+@pytest.mark.parametrize("status", [401, 403, 405])
 def test_what_is_not_about_the_ids_halves_nothing(client, server, status):
     universe = Universe(server, {1}, reply(status, {"error": "Something else"}))
 
@@ -179,15 +208,25 @@ def test_a_closed_road_is_the_limiters_to_tell(client, server):
         {"id": 99, "name": "Not asked for", "category": "character"},
         {"name": "Two"},
         {},
+        None,
+        [],
+        "Two",
     ],
 )
 def test_an_unusable_name_hurts_only_itself(client, server, entry):
     server.script(reply(200, [entry, {"id": 1, "name": "One", "category": "station"}]))
 
-    assert client.names([1, 2], RecordingPermit) == NamesFound((Name(1, "One", "station"),), frozenset())
+    assert client.names([1, 2], RecordingPermit) == NamesFound((Name(1, "One", "station"),), frozenset(), 1)
 
 
-@pytest.mark.parametrize("body", [{}, "names", [[]], b"<html>"])
+def test_a_number_out_of_bounds_hurts_only_its_entry(client, server):
+    body = b'[{"id": 1' + b"0" * 30 + b', "name": "Ten", "category": "station"}, '
+    server.script(reply(200, body + b'{"id": 1, "name": "One", "category": "station"}]'))
+
+    assert client.names([1, 2], RecordingPermit) == NamesFound((Name(1, "One", "station"),), frozenset(), 1)
+
+
+@pytest.mark.parametrize("body", [{}, "names", b"<html>"])
 def test_what_is_no_list_of_names_is_a_broken_answer(client, server, body):
     server.script(reply(200, body))
 
