@@ -236,7 +236,7 @@ class FetchClaims(Middleware):
                 THIS_ADDRESS,
                 background=background,
                 failed_before=claim.attempts > 0,
-                subject=claim.killmail_id,
+                subject=claim.character_id,
                 doubt=_doubt_about(claim),
             )
         except Closed as closed:

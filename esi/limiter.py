@@ -30,6 +30,7 @@ from esi.roads import (
     ClosingLog,
     closed_gate,
     is_down,
+    is_on_trial,
 )
 
 __all__ = ["Allowance", "Closed", "GroupState", "Limiter", "RequestPermit"]
@@ -48,6 +49,8 @@ SHORTEST_SLEEP = 0.0002
 TRANSIT_SECONDS = 0.5
 #: Seconds the others wait for the first request through a bucket that was closed, should it not come back.
 TRIAL_SECONDS = 10.0
+#: And for the first request of a group whose gate was closed: no longer than any refusal closes it again.
+GROUP_TRIAL_SECONDS = 5.0
 #: Tries to spend without a lock before the row is locked.
 UNLOCKED_TRIES = 3
 #: Buckets looked at in one go by a sweep (a quarter of a megabyte), and at most by one sweep: a second's work.
@@ -65,8 +68,8 @@ WORTH_DOUBTING = 5
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """How many requests may still be made now. With none, `reopens_at` (seconds since the epoch) and `reason` say
-    when and why; both are None otherwise. `probe`: ESI was found down, and the one request finds out whether it is
-    still. `doubtful`: how many of the requests may be ones that ESI has refused before; `behind`: how many of those may
+    when and why; both are None otherwise. `probe`: a gate was closed, and the one request finds out whether it may
+    open. `doubtful`: how many of the requests may be ones that ESI has refused before; `behind`: how many of those may
     be ones that it refuses often. With none of the latter, `behind_at` says when a few may be made again."""
 
     requests: int
@@ -105,8 +108,9 @@ class Limiter:
 
         `failed_before`: the same request has failed already, which may be its own fault and not ESI's. `conditional`:
         it is likely to be answered 304, whose price is reserved; only for a bucket that no other request uses until
-        then, because what another answer costs more is counted only when it has come. `subject`: the id that a refusal
-        of this request concerns, where it is not the owner: a killmail's. `doubt`: how likely ESI is to refuse it.
+        then, because what another answer costs more is counted only when it has come. `subject`: the character whom a
+        refusal of this request concerns, where that is not the owner: the pilot who lists a killmail. `doubt`: how
+        likely ESI is to refuse it.
 
         Sleeps until its slot, HORIZON_SECONDS at most. Raises Closed where it would have to wait for longer. Must not
         be called within a transaction: its locks would hold up every other process while this one sleeps.
@@ -133,7 +137,7 @@ class Limiter:
         closed = closed_gate(view, group, background=background)
         if closed is not None:
             return Allowance(0, closed.until, closed.reason)
-        probe = is_down(view.gates.get(DOWNTIME))
+        probe = is_down(view.gates.get(DOWNTIME)) or is_on_trial(view.gates.get(group.name))
         if not group.bucketed:
             return Allowance(1 if probe else UNLIMITED, None, None, probe)
         bucket = view.bucket or Bucket(group.allowance, group.window_seconds)
@@ -225,9 +229,10 @@ class Limiter:
             spent = _spend(view.bucket, view, cost, group)
             if not rate_store.swap_bucket(key, view.row, spent.bucket):
                 return None
-        probe = is_down(view.gates.get(DOWNTIME))
-        reserved = Reservation(group, key, self._clock, view.gates, spent, probe)
-        if probe and not rate_store.take_probe(DOWNTIME, view.now, view.now + FIRST_PROBE_SECONDS):
+        probe, trial = is_down(view.gates.get(DOWNTIME)), is_on_trial(view.gates.get(group.name))
+        reserved = Reservation(group, key, self._clock, view.gates, spent, probe, group_trial=trial)
+        taken = not trial or rate_store.take_probe(group.name, view.now, view.now + GROUP_TRIAL_SECONDS)
+        if not taken or (probe and not rate_store.take_probe(DOWNTIME, view.now, view.now + FIRST_PROBE_SECONDS)):
             give_back(reserved)
             return None
         return reserved

@@ -10,6 +10,7 @@ request may go is decided in `limiter.py`.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,9 @@ ERROR_WINDOW_SECONDS = 60.0
 _misnamed: set[str] = set()
 #: Different owners in a row whose 429s close the gate of their group. Two may be a coincidence among a thousand pilots.
 OWNERS_REFUSED = 3
+#: Seconds for which several owners' 429s close the gate of their group at most, whatever they ask for: what ESI told
+#: each of them is kept by their own lists and killmails, and the next request finds out whether it still holds for all.
+LONGEST_GROUP_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,9 @@ class Reservation:
     """What was taken for one request, and what was known when it was.
 
     `spent`: None where the group has no bucket. `probe`: this request finds out whether ESI is up again.
+    `group_trial`: it finds out whether the group's gate may be open again.
     `failed_before`: the same request has failed already. `subject`: the owner that a refusal of this request concerns
-    (a character's or killmail's id); None: it was sent for all alike.
+    (a character's id); None: it was sent for all alike.
     """
 
     group: RateGroup
@@ -65,6 +70,7 @@ class Reservation:
     probe: bool
     failed_before: bool = False
     subject: int | None = None
+    group_trial: bool = False
 
     def failures(self, gate: str) -> int:
         """Failures in a row at that gate, as read when the request was let go."""
@@ -153,7 +159,7 @@ class RequestPermit:
         if status == 429 and not (charges.is_refusal(status, rates) and self._reservation.spent):
             self._count_refusal(rates.retry_after, now)
         elif status < 400 and self._reservation.failures(group):
-            self._forget_refusals(now)
+            self._forget_refusals(math.inf if self._reservation.group_trial else now)
         if status < 500 and self._reservation.failures(DOWNTIME):
             self._end_downtime()
 
@@ -168,13 +174,15 @@ class RequestPermit:
             if refused < OWNERS_REFUSED:
                 return
             failures -= 1  # the one that was noted without closing the gate
-        self._close(group.name, now, now + charges.wait_after_refusals(retry_after, failures), TOLD_TO_WAIT)
+        wait = charges.wait_after_refusals(retry_after, failures)
+        longest = wait if subject is None else LONGEST_GROUP_SECONDS
+        self._close(group.name, now, now + min(wait, longest), TOLD_TO_WAIT)
 
-    def _forget_refusals(self, now: float) -> None:
+    def _forget_refusals(self, closed_before: float) -> None:
         """The gate first: a refusal is counted first and noted at the gate after that, so that no count stays behind
         without a note for the next success."""
         group = self._reservation.group.name
-        if rate_store.forget_failures(group, closed_before=now):
+        if rate_store.forget_failures(group, closed_before=closed_before):
             failing_owners.forget(group)
 
     def _count_error(self, now: float) -> None:

@@ -79,6 +79,11 @@ def is_down(gate: Gate | None) -> bool:
     return gate is not None and gate.failures >= DOWNTIME_FAILURES
 
 
+def is_on_trial(gate: Gate | None) -> bool:
+    """Whether the next request finds out if the gate of a group may stay open: it was closed, and has let none pass."""
+    return gate is not None and gate.failures > 0 and gate.closed_until > 0
+
+
 def probe_pause(failures: int) -> float:
     """Seconds until the next probe after so many failures in a row."""
     return back_off(FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS, failures - DOWNTIME_FAILURES)

@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 #: True for the row of a claim whose lease still stands (parameters: killmail_id, lease).
 _HELD = "killmail_id = ? AND state = 'fetching' AND claimed_until = ?"
 
+#: The pilot whose list holds a row's killmail; the killmail itself where its pilot was unlinked in the meantime.
+_PILOT = """COALESCE((SELECT MIN(u.character_id) FROM user_killmails k JOIN users u ON u.id = k.user_id
+                      WHERE k.killmail_id = ledger.killmail_id), killmail_id)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -45,6 +49,7 @@ class Claim:
     attempts: int
     refusals: int  # how often in a row ESI answered with a 4xx
     turn: int
+    character_id: int  # the pilot that its failures are counted for: of several who list it always the same one
     lease: datetime  # what tells this claim from another worker's, once it has run out
 
     @property
@@ -70,14 +75,14 @@ def claim(killmail_id: int) -> Claim | None:
     row = execute(
         f"""
         UPDATE ledger SET state = 'fetching', claimed_until = ? WHERE killmail_id = ? AND state = 'sent'
-        RETURNING killmail_hash, {SENT_PRIORITY}, attempts, refusals, turn
+        RETURNING killmail_hash, {SENT_PRIORITY}, attempts, refusals, turn, {_PILOT}
         """,
         (lease, killmail_id),
     ).fetchone()
     if row is None:
         return None
-    killmail_hash, priority, attempts, refusals, turn = row
-    return Claim(killmail_id, killmail_hash, priority, attempts, refusals, turn, lease)
+    killmail_hash, priority, attempts, refusals, turn, character_id = row
+    return Claim(killmail_id, killmail_hash, priority, attempts, refusals, turn, character_id, lease)
 
 
 def lease_ends(killmail_id: int) -> datetime | None:

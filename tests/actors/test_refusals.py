@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import events
@@ -13,7 +14,7 @@ from api import syncs
 from database import execute, utcnow
 from esi.rate_limit import ERRORS, KILLMAIL, Doubt
 from ledger.rules import LAST_TURN
-from models import Sync, SyncState
+from models import Gate, Sync, SyncState
 from tests.actors.asking import ask, only_sync, rows, stored
 
 
@@ -172,3 +173,26 @@ def test_killmails_that_fail_make_no_viewer_of_another_sync_look_again(simulated
     assert sorted(told, key=repr) == [events.SyncChanged(sync_id) for sync_id in asked]
     for sync_id in asked:
         assert syncs.load([sync_id])[sync_id].waiting_for == "ESI did not give 10 killmails; trying again"
+
+
+def gates_closed_since(began: float) -> list[str]:
+    return sorted(gate.name for gate in Gate.select().where(Gate.closed_until > began))
+
+
+def test_killmails_of_one_pilot_that_are_told_to_wait_close_no_gate_for_the_others(simulated, sync, later, tick):
+    """A 429 that is not the bucket's own concerns the pilot whose list holds the killmail, not each killmail's own."""
+    # Given a pilot with eight killmails for which ESI asks to wait a quarter of an hour
+    began = time.time()
+    good, bad = simulated.pilot(3), simulated.pilot(8)
+    simulated.fault("killmail", "429_bare_wait", seconds=900, character_id=bad.character_id)
+    sync(bad)
+    # Then no gate closes, also when they are asked for again
+    assert gates_closed_since(began) == []
+    assert {row.attempts for row in rows().values()} == {1}
+    # And another pilot's are stored
+    sync(good)
+    assert stored() == simulated.list_of(good)
+    later(1100)
+    tick()
+    assert {row.attempts for row in rows().values()} == {2}
+    assert gates_closed_since(began - 1100) == []

@@ -34,9 +34,9 @@ def other() -> Limiter:
     return Limiter(RATE)
 
 
-def killmail(limiter: Limiter, killmail_id: int, status: int, headers: dict[str, str] | None = None) -> None:
-    """The answer to the request for one killmail."""
-    limiter.acquire(KILLMAIL, "ip", background=False, subject=killmail_id).answered(status, headers or {})
+def killmail(limiter: Limiter, character_id: int, status: int, headers: dict[str, str] | None = None) -> None:
+    """The answer to the request for a killmail of that pilot."""
+    limiter.acquire(KILLMAIL, "ip", background=False, subject=character_id).answered(status, headers or {})
 
 
 def list_refused(limiter: Limiter, owner: str, headers: dict[str, str] | None = None) -> None:
@@ -139,25 +139,48 @@ def test_waits_of_the_group_grow_where_esi_names_none(limiter: Limiter) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, HOUR])
-def test_one_killmails_refusal_closes_no_gate_however_often(limiter: Limiter, headers: dict[str, str]) -> None:
+def test_one_pilots_killmails_close_no_gate_however_often(limiter: Limiter, headers: dict[str, str]) -> None:
     for _ in range(2 * OWNERS_REFUSED):
         killmail(limiter, 7, 429, headers)
     killmail(limiter, 8, 200)
 
 
-def test_different_killmails_in_a_row_close_the_gate(limiter: Limiter, other: Limiter) -> None:
-    for killmail_id in (7, 8):
-        killmail(limiter, killmail_id, 429, {"Retry-After": "40"})
+def test_killmails_of_different_pilots_in_a_row_close_the_gate(limiter: Limiter, other: Limiter) -> None:
+    for character_id in (7, 8):
+        killmail(limiter, character_id, 429, {"Retry-After": "40"})
     killmail(other, 9, 429, {"Retry-After": "40"})
     assert time.time() + 39 <= refused(other).until <= time.time() + 42
     # And a success among them does not
     time_passes(42)
     killmail(limiter, 10, 200)
-    for killmail_id in (11, 12):
-        killmail(limiter, killmail_id, 429)
+    for character_id in (11, 12):
+        killmail(limiter, character_id, 429)
     killmail(limiter, 13, 200)
     killmail(limiter, 14, 429)
     killmail(limiter, 15, 200)
+
+
+def test_several_owners_close_the_group_for_minutes_and_one_request_finds_out_for_all(
+    limiter: Limiter, other: Limiter
+) -> None:
+    # Given three owners whom ESI asks to wait for an hour
+    for owner in (7, 8, 9):
+        killmail(limiter, owner, 429, HOUR)
+    # Then the group waits for two minutes
+    assert time.time() + 110 <= refused(other).until <= time.time() + 121
+    # And after that one request goes first
+    time_passes(121)
+    assert other.allowance(KILLMAIL, "ip", background=False).requests == 1
+    first = other.acquire(KILLMAIL, "ip", background=False, subject=10)
+    refused(limiter)
+    first.answered(200, {})
+    assert limiter.allowance(KILLMAIL, "ip", background=False).requests > 1
+    # And where that one is refused as well, the gate closes again
+    for owner in (7, 8, 9):
+        killmail(limiter, owner, 429, HOUR)
+    time_passes(121)
+    killmail(limiter, 10, 429, HOUR)
+    assert time.time() + 110 <= refused(other).until <= time.time() + 121
 
 
 def test_an_owner_that_is_no_number_has_its_bucket_closed_all_the_same(limiter: Limiter) -> None:
