@@ -17,6 +17,7 @@ from actors.expired import DISPATCH_MAX_AGE
 from actors.middleware import THIS_ADDRESS, FetchClaims
 from actors.queues import MAINTENANCE, SECOND
 from database import from_epoch, utcnow
+from esi import downtime
 from esi.limiter import HORIZON_SECONDS, SPACING, Allowance
 from esi.rate_limit import KILLMAIL
 from events import WaitsChanged, publish
@@ -51,11 +52,14 @@ def dispatch_now() -> int:
     upcoming = ledger.upcoming()
     interactive = limiter.allowance(KILLMAIL, THIS_ADDRESS, background=False, upcoming=upcoming)
     background = limiter.allowance(KILLMAIL, THIS_ADDRESS, background=True, upcoming=upcoming)
-    if interactive.probe and _status_goes_first():
+    if (interactive.probe or interactive.requests <= 0) and _status_goes_first():
         return 0
+    failing = downtime.failing_pilots() if interactive.probe else []
     allowed = ledger.Allowed(
         interactive.requests, background.requests, probe=interactive.probe,
         doubtful=interactive.doubtful, behind=interactive.behind,
+        # A list is the better probe: it may be a pilot's who waits for it.
+        failing=failing, others_only=bool(failing) and ledger.any_sync_to_read(),
     )  # fmt: skip
     outgoing = ledger.dispatch(allowed, window())
     sent = _send(outgoing)

@@ -7,6 +7,7 @@ import logging
 import dramatiq
 
 import runtime
+from actors import sending
 from actors.dispatching import dispatch_now
 from actors.expired import EVERY_MINUTE_MAX_AGE
 from actors.middleware import THIS_ADDRESS
@@ -28,13 +29,20 @@ logger = logging.getLogger(__name__)
     max_age=EVERY_MINUTE_MAX_AGE,
 )
 def ask_whether_up() -> None:
-    """For a downtime whose pause is over. A failure begins the next pause; after a success the next killmail or list
-    finds out whether its own route is back: `/status` may answer while those do not."""
+    """For failures in a row, and for a downtime whose pause is over. A failure begins the next pause. After a success
+    one pilot's failures are its own; where several pilots failed, lists and then killmails find out, one at a time,
+    whether their routes are back: `/status` may answer while those do not."""
     if runtime.limiter().is_status_due():
         try:
             status = runtime.esi().status(permit_for(STATUS, THIS_ADDRESS, background=False))
             logger.info("ESI's status answers, with %s players online", status.players)
         except (Closed, EsiError) as error:
             logger.debug("still down: %s", error)
-    dispatch_now()
     dispatch_syncs_now()
+    dispatch_now()
+
+
+def ask_if_due() -> None:
+    """Send the question, where a failure has just made it due."""
+    if runtime.limiter().is_status_due():
+        sending.send(ask_whether_up)

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import dramatiq
@@ -23,7 +24,8 @@ import ledger
 import migrations
 from actors.permits import permit_for
 from actors.queues import KILLMAILS, MAINTENANCE, MAINTENANCE_PRIORITY, NAMES, NAMES_PRIORITY
-from database import UNAVAILABLE_ERRORS, add_connections, db, from_epoch, keep_connected
+from database import UNAVAILABLE_ERRORS, add_connections, clock, db, from_epoch, keep_connected, utcnow
+from esi import downtime
 from esi.errors import EsiTransport
 from esi.limiter import Closed, RequestPermit
 from esi.rate_limit import Doubt, RateGroup
@@ -229,6 +231,11 @@ class FetchClaims(Middleware):
             if getattr(message, "redelivered", False):
                 self._wait_for_lease(killmail_id)
             raise SkipMessage("nothing to fetch")
+        if not claim.slow and downtime.is_slow(claim.character_id, clock.now()):
+            # Its pilot's killmails may hold every thread: the dispatcher sends a few of them at a time.
+            ledger.put_with_slow(claim)
+            self._look_soon(message)
+            raise SkipMessage("behind the others")
         try:
             background = claim.priority < INTERACTIVE_PRIORITY
             permit = permit_for(
@@ -263,10 +270,17 @@ class FetchClaims(Middleware):
             message.options[self.REFILL] = True  # the dispatcher will see the closed road and say until when
             return
         # The dispatcher knows nothing of slots: asked now, it would send the same killmail round and round.
+        self._wake_for(message, from_epoch(closed.until))
+
+    def _look_soon(self, message: dramatiq.MessageProxy) -> None:
+        """One dispatch for all that were put back at once."""
+        self._wake_for(message, utcnow())
+
+    def _wake_for(self, message: dramatiq.MessageProxy, at: datetime) -> None:
         from actors.dispatching import wake_for
 
         message.options.pop(self.REFILL, None)
-        wake_for(from_epoch(closed.until))
+        wake_for(at)
 
     def _take_failure(self, claim: ledger.Claim, error: EsiTransport) -> None:
         """No connection to ESI: the row is tried again like after a request that was not answered."""

@@ -13,6 +13,7 @@ import runtime
 import settings
 import tokens
 from actors.dispatching import dispatch_now
+from actors.downtime import ask_if_due
 from actors.expired import SYNC_MAX_AGE
 from actors.list_failures import sentence
 from actors.middleware import discard_connection, stopping
@@ -32,7 +33,7 @@ from esi.errors import (
     EsiTransport,
     EsiUnauthorized,
 )
-from esi.limiter import Closed
+from esi.limiter import Closed, RequestPermit
 from esi.rate_limit import CHAR_KILLMAIL, ERRORS, Doubt
 from esi.roads import DOWNTIME, ERROR_LIMIT
 from events import SyncChanged, SyncFinished, publish
@@ -93,7 +94,7 @@ def _read_list(reader: ListReader) -> None:
     except tokens.UndecryptableToken as error:
         _fail(reader.sync, str(error))
     except EsiError as error:
-        _take_failure(reader.sync, error)
+        _take_failure(reader.sync, error, reader.permit)
     publish(SyncChanged(sync_id))
 
 
@@ -109,6 +110,7 @@ class ListReader:
     def __init__(self, sync: ledger.ClaimedSync) -> None:
         self.sync = sync
         self._unread: User | None = None
+        self.permit: RequestPermit | None = None
         # Met by this sync on the pages before, by whomever they were read: not counted twice when the list moves.
         self.seen: set[int] = set()
         # Of page 1, also where another worker read it.
@@ -162,11 +164,12 @@ class ListReader:
             conditional = False
         etag = self.user.list_etag if conditional else None
         # One reader a character: nobody spends from this bucket while the answer is on its way.
+        self.permit = None  # of this request, once there is one
         doubt = Doubt.SOME if self.sync.attempts else Doubt.NONE
-        permit = permit_for(
+        self.permit = permit_for(
             CHAR_KILLMAIL, str(character_id), background=background, conditional=etag is not None, doubt=doubt
         )
-        return runtime.esi().recent_killmails(character_id, access_token, self.sync.page, permit, etag)
+        return runtime.esi().recent_killmails(character_id, access_token, self.sync.page, self.permit, etag)
 
     def _access_token(self) -> str:
         """The row that was read a moment ago will do for the first page; the others may be minutes apart."""
@@ -332,11 +335,15 @@ def _take_no_token(sync: ledger.ClaimedSync, error: tokens.TokenUnavailable) -> 
         _wait(sync, utcnow() + wait, f"{error}; trying again", failed=True)
 
 
-def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
-    """ESI's failure: wait where everybody has to, else try again with growing waits, and fail in the end."""
-    if _concerns_everybody(error):
+def _take_failure(sync: ledger.ClaimedSync, error: EsiError, permit: RequestPermit | None = None) -> None:
+    """ESI's failure: wait where everybody has to, else try again with growing waits, and fail in the end.
+
+    `permit`: of the request that failed, where it is known.
+    """
+    if _concerns_everybody(error, permit):
         said = ESI_ASKS_TO_WAIT if error.retry_after else sentence(error)
         _wait(sync, utcnow() + _asked_to_wait(sync, error), said, error=error)
+        ask_if_due()
         return
     # ESI's own check of a token may be what fails, whatever it says: another token may be accepted, and only one that
     # lacks the scope proves that the login does.
@@ -350,7 +357,7 @@ def _take_failure(sync: ledger.ClaimedSync, error: EsiError) -> None:
         _wait(sync, utcnow() + wait, f"{sentence(error)}; trying again", failed=True, error=error)
 
 
-def _concerns_everybody(error: EsiError) -> bool:
+def _concerns_everybody(error: EsiError, permit: RequestPermit | None) -> bool:
     """Whether ESI has nothing against this list in particular.
 
     Its status alone does not tell, nor a Retry-After beside it: a list that always ends in 503, or in a 429 that is not
@@ -359,7 +366,8 @@ def _concerns_everybody(error: EsiError) -> bool:
     if isinstance(error, EsiRateLimited):
         return not error.bare
     if isinstance(error, EsiDowntime | EsiTransport):
-        return runtime.limiter().is_down()
+        # Where `/status` has just answered, this list pays: else it would be every probe, and keep the others waiting.
+        return not (permit is not None and permit.is_vouched) and runtime.limiter().is_down()
     return isinstance(error, EsiErrorLimited)
 
 

@@ -42,9 +42,16 @@ def count(gate: str) -> int:
     return int(execute("SELECT COUNT(*) FROM failing_owners WHERE gate = ?", (gate,)).fetchone()[0])
 
 
-def includes(gate: str, owner: int) -> bool:
-    """Whether this owner has failed since the last success."""
-    return bool(execute("SELECT 1 FROM failing_owners WHERE gate = ? AND owner = ?", (gate, owner)).fetchall())
+def includes(gate: str, owner: int, *, since: float = 0.0) -> bool:
+    """Whether this owner has failed since the last success, and since that time."""
+    rows = execute("SELECT 1 FROM failing_owners WHERE gate = ? AND owner = ? AND failed_at >= ?", (gate, owner, since))
+    return bool(rows.fetchall())
+
+
+def owners(gate: str, limit: int = 100) -> list[int]:
+    """Those who have failed since the last success: the last `limit` of them."""
+    rows = execute("SELECT owner FROM failing_owners WHERE gate = ? ORDER BY failed_at DESC LIMIT ?", (gate, limit))
+    return [int(owner) for (owner,) in rows.fetchall()]
 
 
 def forget(gate: str) -> None:

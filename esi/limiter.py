@@ -15,17 +15,19 @@ import time
 from dataclasses import dataclass, replace
 
 from database import clock
-from esi import rate_store
+from esi import downtime, rate_store
 from esi.bucket_states import GroupState, Overview, why_closed
 from esi.charges import Spent
-from esi.permit import RequestPermit, Reservation, count_downtime, give_back, stay_down
+from esi.permit import RequestPermit, Reservation, give_back
 from esi.rate_limit import ERRORS, Bucket, Doubt, RateGroup, cost_of, reserve_of
 from esi.rate_store import View
 from esi.roads import (
     CROWDED,
+    DOWN,
     DOWNTIME,
     DOWNTIME_FAILURES,
     FIRST_PROBE_SECONDS,
+    UNSURE,
     Closed,
     ClosingLog,
     closed_gate,
@@ -165,21 +167,21 @@ class Limiter:
         return not view.errors.allows(view.now, ERRORS.cost, Doubt.SOME)
 
     def is_status_due(self) -> bool:
-        """Whether ESI was found down, the pause before the next look is over, and `/status` is to have it.
+        """Whether `/status` is to be asked: for pilots' failures, or where ESI was found down, after each pause.
 
         It has three looks of four: it may fail by itself, and must not keep the others out for ever.
         """
         now, gate = rate_store.read_gate(DOWNTIME)
         its_turn = (gate.failures - DOWNTIME_FAILURES) % 4 < 3
-        return is_down(gate) and 0 < gate.closed_until <= now and its_turn
+        return is_down(gate) and (gate.reason == UNSURE or (0 < gate.closed_until <= now and its_turn))
 
     def unreachable(self) -> None:
         """ESI could not be connected to, before anything was reserved: it counts as a 503 does, whoever it was for."""
         now, gate = rate_store.read_gate(DOWNTIME)
         if not is_down(gate):
-            count_downtime(self._log, now)
-        elif gate.closed_until <= now:  # this one would have been the probe
-            stay_down(now, gate.failures)
+            downtime.count(self._log, now)
+        elif gate.closed_until <= now or gate.reason == UNSURE:  # this one would have been the probe
+            downtime.probe_failed(self._log, now, gate)
 
     def forget_idle(self, group: RateGroup, batch: int = SWEPT_AT_A_TIME) -> int:
         """Delete buckets of a group with one for each owner, where a new one would be the same; returns how many.
@@ -232,7 +234,7 @@ class Limiter:
         probe, trial = is_down(view.gates.get(DOWNTIME)), is_on_trial(view.gates.get(group.name))
         reserved = Reservation(group, key, self._clock, view.gates, spent, probe, group_trial=trial)
         taken = not trial or rate_store.take_probe(group.name, view.now, view.now + GROUP_TRIAL_SECONDS)
-        if not taken or (probe and not rate_store.take_probe(DOWNTIME, view.now, view.now + FIRST_PROBE_SECONDS)):
+        if not taken or (probe and not _take_probe(view)):
             give_back(reserved)
             return None
         return reserved
@@ -264,6 +266,14 @@ class Limiter:
                 return slot
             attempt += 1
         raise Closed(self._clock.now() + self._interval, CROWDED, rate_store.SLOTS)
+
+
+def _take_probe(view: View) -> bool:
+    """Become the one that finds out whether ESI is up: of all that ask now."""
+    until = view.now + FIRST_PROBE_SECONDS
+    if view.gates[DOWNTIME].reason == UNSURE:
+        return rate_store.take_question(DOWNTIME, until, UNSURE, DOWN)
+    return rate_store.take_probe(DOWNTIME, view.now, until)
 
 
 def _spend(bucket: Bucket, view: View, cost: int, group: RateGroup) -> Spent:

@@ -15,16 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from clock import DatabaseClock
-from esi import charges, failing_owners, rate_store
+from esi import charges, downtime, failing_owners, rate_store
 from esi.bucket_states import why_closed
 from esi.charges import MARGIN_SECONDS, Change, Spent
 from esi.rate_headers import RateHeaders, parse_rate_headers
 from esi.rate_limit import ERRORS, STATUS, UNBUCKETED, Bucket, RateGroup, is_counted_error
 from esi.rate_store import Gate
 from esi.roads import (
-    DOWN,
     DOWNTIME,
-    DOWNTIME_FAILURES,
     ERROR_LIMIT,
     FAILED_AGAIN,
     OUR_ERRORS,
@@ -32,7 +30,6 @@ from esi.roads import (
     TOLD_TO_WAIT,
     TOO_MANY_ERRORS,
     ClosingLog,
-    probe_pause,
 )
 
 logger = logging.getLogger(__name__)
@@ -195,23 +192,25 @@ class RequestPermit:
             self._log.closed(gate, now, until, reason)
 
     def _count_downtime(self, now: float) -> None:
-        if self._reservation.probe:
-            stay_down(now, self._reservation.failures(DOWNTIME))
-            return
-        if self._reservation.failed_before and not self._reservation.failures(DOWNTIME):
-            # Others have succeeded since it failed first: it tells of itself, and not of ESI.
-            return
-        count_downtime(self._log, now, FAILED_AGAIN if self._reservation.failed_before else 1)
+        reserved, gate = self._reservation, self._reservation.gates.get(DOWNTIME)
+        if reserved.subject is not None and not reserved.group.per_owner and now - self.slot_at >= SILENCE_SECONDS:
+            downtime.took_long(reserved.subject, now)
+        if reserved.probe and gate is not None:
+            pilot = reserved.subject if self.is_vouched else None
+            downtime.probe_failed(self._log, now, gate, vouched_pilot=pilot)
+        elif reserved.failures(DOWNTIME) or not reserved.failed_before:
+            weight = FAILED_AGAIN if reserved.failed_before else 1
+            downtime.count(self._log, now, subject=reserved.subject, weight=weight)
+        # Else others have succeeded since it failed first: it tells of itself, and not of ESI.
 
     def _end_downtime(self) -> None:
-        if self._reservation.probe and self._reservation.group == STATUS:
-            rate_store.reopen(DOWNTIME)
-        elif self._reservation.probe:
-            if rate_store.forget_failures(DOWNTIME):
-                self._log.opened(DOWNTIME)
+        reserved, gate = self._reservation, self._reservation.gates[DOWNTIME]
+        if not reserved.probe:
+            downtime.succeeded_before()
+        elif reserved.group == STATUS:
+            downtime.status_answered(self._log, gate)
         else:
-            # Sent before the road was closed: tells nothing about what a probe has to find out.
-            rate_store.forget_failures(DOWNTIME, fewer_than=DOWNTIME_FAILURES)
+            downtime.succeeded(self._log, gate)
 
 
 def _of_its_group(rates: RateHeaders, group: str) -> RateHeaders:
@@ -224,18 +223,6 @@ def _of_its_group(rates: RateHeaders, group: str) -> RateHeaders:
             rates.group,
         )
     return rates.for_group(group)
-
-
-def count_downtime(log: ClosingLog, now: float, weight: int = 1) -> None:
-    """Something failed as in a downtime, `weight` times in a row: enough of them close all roads."""
-    until = now + probe_pause(DOWNTIME_FAILURES)
-    if rate_store.count_failure(DOWNTIME, DOWNTIME_FAILURES, until, DOWN, weight):
-        log.closed(DOWNTIME, now, until, DOWN)
-
-
-def stay_down(now: float, failures: int) -> None:
-    """What was to find out whether ESI is up has failed, after so many failures in a row."""
-    rate_store.keep_closed(DOWNTIME, now + probe_pause(failures + 1), at_least=DOWNTIME_FAILURES)
 
 
 def give_back(reserved: Reservation) -> None:

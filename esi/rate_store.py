@@ -260,6 +260,13 @@ def take_probe(name: str, now: float, until: float) -> bool:
     )
 
 
+def take_question(name: str, until: float, asking: str, reason: str) -> bool:
+    """Like `take_probe`, of a gate that is closed for the reason `asking`; that reason is `reason` then."""
+    return _changed(
+        "UPDATE gates SET closed_until = ?, reason = ? WHERE name = ? AND reason = ?", (until, reason, name, asking)
+    )
+
+
 def keep_closed(name: str, until: float, reason: str | None = None, *, at_least: int = 1) -> None:
     """A probe failed: one failure more, closed until then; for the same reason as before if none is given.
 
@@ -272,9 +279,12 @@ def keep_closed(name: str, until: float, reason: str | None = None, *, at_least:
     )
 
 
-def reopen(name: str) -> None:
-    """Let the next one try the road at once; its failures stay, so that it is a probe."""
-    execute("UPDATE gates SET closed_until = 0 WHERE name = ?", (name,))
+def reopen(name: str, at: float = 0.0, *, at_least: int = 0) -> None:
+    """Let the next one try the road then, or at once; its failures stay, so that it is a probe.
+
+    Only with `at_least` so many failures: with less, another one has found the road open.
+    """
+    execute("UPDATE gates SET closed_until = ? WHERE name = ? AND failures >= ?", (at, name, at_least))
 
 
 def forget_failures(name: str, *, fewer_than: int | None = None, closed_before: float | None = None) -> bool:

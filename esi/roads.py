@@ -12,7 +12,7 @@ import math
 import threading
 from datetime import UTC, datetime
 
-from esi.rate_limit import ERRORS, Doubt, RateGroup, back_off
+from esi.rate_limit import ERRORS, STATUS, Doubt, RateGroup, back_off
 from esi.rate_store import Gate, View
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ ERROR_LIMIT = "error-limit"
 
 USED_UP = "ESI's allowance is used up"
 DOWN = "ESI is down"
+UNSURE = "requests to ESI fail; asking whether it is up"
 TOO_MANY_ERRORS = "ESI reported too many errors and asks everybody to wait"
 OUR_ERRORS = "ESI gave so many errors that asking on could reach its error limit"
 TOLD_TO_WAIT = "ESI asks us to wait"
@@ -64,6 +65,8 @@ def closed_gate(view: View, group: RateGroup, *, background: bool = False, doubt
     """The gate that keeps the group's requests back longest, or None where none does. `doubt`: about the request."""
     on_the_way = ((name, view.gates.get(name)) for name in (DOWNTIME, ERROR_LIMIT, group.name))
     closed = [(gate, name) for name, gate in on_the_way if gate is not None and gate.closed_until > view.now]
+    if group == STATUS:  # it finds out whether ESI is up
+        closed = [(gate, name) for gate, name in closed if gate.reason != UNSURE]
     # Killmails and their lists continue where names have met too many unknown ids, or killmails too many refusals.
     reserve = max(doubt, 0 if group.bucketed else ERRORS_RESERVED, ERRORS_OF_INTERACTIVE if background else 0)
     if not view.errors.allows(view.now, ERRORS.cost, reserve):

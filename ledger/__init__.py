@@ -20,7 +20,7 @@ from ledger.dispatching import (
     set_wake,
     upcoming,
 )
-from ledger.fetching import Claim, Settled, claim, defer, give_back, lease_ends, reject, release, settle
+from ledger.fetching import Claim, Settled, claim, defer, give_back, lease_ends, put_with_slow, reject, release, settle
 from ledger.finishing import (
     Finished,
     Progress,
@@ -56,6 +56,7 @@ from ledger.repair import (
 from ledger.sync_window import (
     OutgoingSync,
     SyncRoom,
+    any_sync_to_read,
     choose_syncs,
     forget_sync_wake,
     has_pending_sync,
@@ -87,6 +88,7 @@ __all__ = [
     "SyncRoom",
     "Unlinked",
     "add_page",
+    "any_sync_to_read",
     "attempts_of",
     "choose_syncs",
     "claim",
@@ -121,6 +123,7 @@ __all__ = [
     "pending_background",
     "priority_of",
     "put_off_unclaimed",
+    "put_with_slow",
     "ready_to_finish",
     "reject",
     "release",

@@ -9,6 +9,7 @@ to `fetching.py`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,9 +21,12 @@ from ledger.rules import (
     INTERACTIVE_PRIORITY,
     LAST_TURN,
     OLDEST_PLACE,
+    PILOT,
     ROUND,
     SENT_LEASE,
     SENT_PRIORITY,
+    SLOW,
+    SLOW_AT_ONCE,
 )
 
 #: Further ahead than this, the tick is soon enough.
@@ -39,17 +43,18 @@ _BACKGROUND = f"state = 'pending' AND priority < {INTERACTIVE_PRIORITY}"
 #: Orders of picking. The first is that of the index `ledger_pending`, the second that of the indexes `ledger_oldest`.
 _BY_TURN = "priority DESC, turn, killmail_id DESC"
 _OLDEST = "created_at, turn, killmail_id DESC"
-#: Attempts stand in no index: all that is pending is sorted, once for each probe.
-_LEAST_FAILED = "attempts, priority DESC, turn, killmail_id DESC"
+#: Among so many rows that would be next anyway, a probe is looked for: they are sorted by what stands in no index.
+_PROBES_CONSIDERED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """How many requests may be made now: by anyone, and by background work. From the limiter, at one moment.
 
-    `probe`: one request, which finds out whether ESI is up again. `doubtful`: how many of the requests may be ones that
-    ESI is likely to refuse, and `behind`: how many of those may be of syncs that it refuses often (`refusals.py`); what
-    is out is not subtracted yet.
+    `probe`: one request, which finds out whether a gate may open. `failing`: characters whose requests closed it; the
+    probe is another pilot's, if any other has something to fetch, or `others_only`. `doubtful`: how many of the
+    requests may be ones that ESI is likely to refuse, and `behind`: how many of those may be of syncs that it refuses
+    often (`refusals.py`); what is out is not subtracted yet.
     """
 
     interactive: int
@@ -57,6 +62,8 @@ class Allowed:
     probe: bool = False
     doubtful: int = sys.maxsize
     behind: int = sys.maxsize
+    failing: Sequence[int] = ()
+    others_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +86,13 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class _Out:
-    """Rows that are out: messages in all, of the interactive class, and (with those being fetched) doubtful ones."""
+    """Rows that are out: messages in all, of the interactive class, and (with those being fetched) doubtful and slow
+    ones."""
 
     messages: int
     urgent: int
     doubtful: int
+    slow: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +118,9 @@ def dispatch(allowed: Allowed, window: int) -> list[Outgoing]:
     """Mark rows sent and return them, highest priority and lowest turn first.
 
     At most `window` messages are out at a time, counting for each class only what is not below it: a login's killmails
-    never wait for a window full of background work. A probe goes first to what has failed least: a killmail that always
-    fails must not keep ESI closed for the others.
+    never wait for a window full of background work. A probe goes first to a pilot whose requests have not failed, and
+    to what has failed least: one pilot's killmails must not keep ESI closed for the others. Of killmails that may take
+    many seconds to fail, few are out at a time, and only where nothing else may go.
     """
     with db.atomic():
         # One dispatcher at a time: two would each see the same room in the window and fill it twice.
@@ -122,6 +132,7 @@ def dispatch(allowed: Allowed, window: int) -> list[Outgoing]:
             rows = _pick_probe(allowed, window, out, doubtful)
         else:
             rows = _pick(allowed, window, out, doubtful, 0 if counted is None else int(counted[0]))
+            rows += _pick_slow(allowed, window, out, rows)
     rows.sort(key=lambda row: (-row.priority, row.turn, -row.killmail_id))
     return [Outgoing(row.killmail_id, row.priority) for row in rows]
 
@@ -199,14 +210,15 @@ def _count_out() -> _Out:
     rows = execute(
         f"""
         SELECT {SENT_PRIORITY} >= {INTERACTIVE_PRIORITY}, SUM(CASE WHEN state = 'sent' THEN 1 ELSE 0 END),
-               SUM(CASE WHEN {DOUBTFUL} THEN 1 ELSE 0 END)
+               SUM(CASE WHEN {DOUBTFUL} THEN 1 ELSE 0 END), SUM(CASE WHEN {SLOW} THEN 1 ELSE 0 END)
         FROM ledger WHERE state IN ('sent', 'fetching') GROUP BY 1
         """
     ).fetchall()
     return _Out(
-        messages=sum(int(sent) for _, sent, _ in rows),
-        urgent=sum(int(sent) for urgent, sent, _ in rows if urgent),
-        doubtful=sum(int(doubtful) for _, _, doubtful in rows),
+        messages=sum(int(sent) for _, sent, _, _ in rows),
+        urgent=sum(int(sent) for urgent, sent, _, _ in rows if urgent),
+        doubtful=sum(int(doubtful) for _, _, doubtful, _ in rows),
+        slow=sum(int(slow) for *_, slow in rows),
     )
 
 
@@ -214,7 +226,16 @@ def _pick_probe(allowed: Allowed, window: int, out: _Out, doubtful: _Doubtful) -
     room = min(allowed.interactive, window - out.urgent)
     background_too = min(allowed.background, window - out.messages) > 0
     pending = "state = 'pending'" if background_too else _INTERACTIVE
-    return _mark_sent(_certain(pending, 1, doubtful), _LEAST_FAILED, room)
+    if not doubtful.behind:
+        pending += f" AND NOT {DOUBTFUL}"
+    next_ones = f"SELECT killmail_id FROM ledger WHERE {pending} ORDER BY {_BY_TURN} LIMIT {_PROBES_CONSIDERED}"
+    wanted = f"state = 'pending' AND killmail_id IN ({next_ones})"
+    order = f"attempts, {_BY_TURN}"
+    if allowed.failing:
+        failing = f"{PILOT} IN ({', '.join(str(int(character_id)) for character_id in allowed.failing)})"
+        order = f"CASE WHEN {failing} THEN 1 ELSE 0 END, {order}"
+        wanted += f" AND NOT COALESCE({failing}, FALSE)" if allowed.others_only else ""
+    return _mark_sent(wanted, f"CASE WHEN {SLOW} THEN 1 ELSE 0 END, {order}", room)
 
 
 def _pick(allowed: Allowed, window: int, out: _Out, doubtful: _Doubtful, sent: int) -> list[_Row]:
@@ -254,8 +275,8 @@ def _pick_background(room: int, doubtful: _Doubtful, sent: int) -> list[_Row]:
 
 
 def _certain(pending: str, room: int, doubtful: _Doubtful) -> str:
-    """The rows to pick from: all of them where `room` doubtful ones may go, else those that are not doubtful."""
-    return pending if doubtful.behind >= room else f"{pending} AND NOT {DOUBTFUL}"
+    """The rows to pick from: all that are not slow where `room` doubtful ones may go, else those not doubtful."""
+    return f"{pending} AND NOT {SLOW if doubtful.behind >= room else DOUBTFUL}"
 
 
 def _pick_doubtful(pending: str, left: int, room: int, doubtful: _Doubtful) -> list[_Row]:
@@ -265,7 +286,16 @@ def _pick_doubtful(pending: str, left: int, room: int, doubtful: _Doubtful) -> l
     own = f"{pending} AND {DOUBTFUL} AND turn < {LAST_TURN}"
     rows = _mark_sent(own, _BY_TURN, min(left, doubtful.count))
     behind = min(left, doubtful.behind) - len(rows)
-    return rows + _mark_sent(f"{pending} AND turn >= {LAST_TURN}", _BY_TURN, behind)
+    return rows + _mark_sent(f"{pending} AND turn >= {LAST_TURN} AND NOT {SLOW}", _BY_TURN, behind)
+
+
+def _pick_slow(allowed: Allowed, window: int, out: _Out, rows: list[_Row]) -> list[_Row]:
+    """A few of those that may take many seconds to fail, where the window has room beside `rows`."""
+    count = min(SLOW_AT_ONCE - out.slow, allowed.behind - out.doubtful - sum(row.doubtful for row in rows))
+    room = min(count, allowed.interactive - len(rows), window - out.urgent - len(rows))
+    slow = _mark_sent(f"{_INTERACTIVE} AND {SLOW}", _BY_TURN, room)
+    room = min(count, allowed.background - len(rows), window - out.messages - len(rows)) - len(slow)
+    return slow + _mark_sent(f"{_BACKGROUND} AND {SLOW}", _BY_TURN, room)
 
 
 def _mark_sent(pending: str, order: str, count: int, *, as_share: bool = False) -> list[_Row]:

@@ -21,8 +21,10 @@ from ledger.rules import (
     FETCH_LEASE,
     LAST_TURN,
     MAX_ERROR_LENGTH,
+    PILOT,
     REFUSALS_BEFORE_DEFERRED,
     SENT_PRIORITY,
+    SLOW_TURN,
     TURN_AFTER_FAILURE,
     TURN_GIVEN_UP,
     backoff,
@@ -33,10 +35,6 @@ log = logging.getLogger(__name__)
 
 #: True for the row of a claim whose lease still stands (parameters: killmail_id, lease).
 _HELD = "killmail_id = ? AND state = 'fetching' AND claimed_until = ?"
-
-#: The pilot whose list holds a row's killmail; the killmail itself where its pilot was unlinked in the meantime.
-_PILOT = """COALESCE((SELECT MIN(u.character_id) FROM user_killmails k JOIN users u ON u.id = k.user_id
-                      WHERE k.killmail_id = ledger.killmail_id), killmail_id)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +47,18 @@ class Claim:
     attempts: int
     refusals: int  # how often in a row ESI answered with a 4xx
     turn: int
-    character_id: int  # the pilot that its failures are counted for: of several who list it always the same one
+    character_id: int  # the pilot whom its failures concern; the killmail's own id where all were unlinked
     lease: datetime  # what tells this claim from another worker's, once it has run out
 
     @property
     def put_behind(self) -> bool:
         """Whether it is of a sync whose killmails ESI refuses often, or was given up (`refusals.py`)."""
         return self.turn >= LAST_TURN
+
+    @property
+    def slow(self) -> bool:
+        """Whether it is one of the few that may take many seconds: SLOW of `rules.py`."""
+        return self.turn >= SLOW_TURN
 
     def __repr__(self) -> str:
         return f"Claim(killmail_id={self.killmail_id})"
@@ -75,7 +78,7 @@ def claim(killmail_id: int) -> Claim | None:
     row = execute(
         f"""
         UPDATE ledger SET state = 'fetching', claimed_until = ? WHERE killmail_id = ? AND state = 'sent'
-        RETURNING killmail_hash, {SENT_PRIORITY}, attempts, refusals, turn, {_PILOT}
+        RETURNING killmail_hash, {SENT_PRIORITY}, attempts, refusals, turn, COALESCE({PILOT}, killmail_id)
         """,
         (lease, killmail_id),
     ).fetchone()
@@ -97,6 +100,14 @@ def release(claim: Claim) -> None:
     """fetching -> pending: nothing was asked of ESI, or ESI asked us to wait. No attempt is spent."""
     execute(
         f"UPDATE ledger SET state = 'pending', claimed_until = NULL WHERE {_HELD}", (claim.killmail_id, claim.lease)
+    )
+
+
+def put_with_slow(claim: Claim) -> None:
+    """fetching -> pending, among those of which only a few are out at a time. No attempt is spent."""
+    execute(
+        f"UPDATE ledger SET state = 'pending', claimed_until = NULL, turn = turn + {SLOW_TURN} WHERE {_HELD}",
+        (claim.killmail_id, claim.lease),
     )
 
 

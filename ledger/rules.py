@@ -47,6 +47,10 @@ DEATHS_APART = timedelta(seconds=30)
 #: Turns from here on come after those of every list (SYNC_MAX_PAGES of 1,000 entries is 50,000): those of a sync whose
 #: killmails ESI keeps refusing, and from twice this on killmails that were given up.
 LAST_TURN = 1_000_000
+#: Turns from here on are those of pilots whose killmails take many seconds to fail. Behind all others, and only so many
+#: at a time are out: each may hold a worker thread for 15 s.
+SLOW_TURN = 8 * LAST_TURN
+SLOW_AT_ONCE = 3
 #: SQL: the turn of a row after a failure, and of one that is given up.
 TURN_AFTER_FAILURE = f"turn + {TURNS_LOST_BY_FAILURE}"
 TURN_GIVEN_UP = f"turn - turn / {LAST_TURN} * {LAST_TURN} + 2 * {LAST_TURN}"
@@ -72,6 +76,12 @@ UNSETTLED = f"l.attempts < {ATTEMPTS_BEFORE_DEFERRED} AND l.state <> 'rejected'"
 
 #: Ledger rows that ESI may well refuse, at the price of an error: refused before, or of a sync that is refused often.
 DOUBTFUL = f"(refusals > 0 OR turn >= {LAST_TURN})"
+
+#: Ledger rows that may take many seconds to fail. They are doubtful as well.
+SLOW = f"(turn >= {SLOW_TURN})"
+#: The pilot who lists a ledger row's killmail: of several always the same one. NULL: all were unlinked.
+PILOT = """(SELECT MIN(u.character_id) FROM user_killmails k JOIN users u ON u.id = k.user_id
+            WHERE k.killmail_id = ledger.killmail_id)"""
 
 #: Assignments that give a row that was given up its tries again, because a pilot asks for it. What ESI refused stays
 #: refused once, and so gets one try, behind everything else: a pilot's button must not cost the others ESI's errors.

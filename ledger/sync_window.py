@@ -191,6 +191,11 @@ def has_pending_sync(lowest: int = 0, highest: int = 10) -> bool:
     return row.fetchone() is not None
 
 
+def any_sync_to_read() -> bool:
+    """Whether any list may be read now, or a message for one is out."""
+    return any(execute(f"SELECT 1 FROM syncs WHERE {which} LIMIT 1").fetchone() for which in (PENDING, _SENT))
+
+
 def pending_background() -> int:
     """How many background syncs have not been sent yet."""
     return int(

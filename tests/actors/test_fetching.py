@@ -12,7 +12,7 @@ import events
 from api import syncs
 from database import utcnow
 from models import Fetch, Killmail, Sync, SyncState, Trigger
-from tests.actors.asking import only_row, only_sync, rows, stored, wake
+from tests.actors.asking import ask, only_row, only_sync, rows, stored, wake
 
 
 def test_an_answer_is_stored_and_its_row_struck_off(simulated, sync, crew):
@@ -279,6 +279,7 @@ def test_whoever_is_told_to_wait_last_sees_to_it_that_somebody_wakes(simulated, 
 def test_downtime_closes_the_road_and_costs_the_rest_no_attempt(simulated, sync, later, tick, post):
     pilot = simulated.pilot(9)
     simulated.fault("killmail", "status:503")
+    simulated.fault("status", "status:503")
 
     sync(pilot)
 
@@ -298,7 +299,7 @@ def test_downtime_closes_the_road_and_costs_the_rest_no_attempt(simulated, sync,
 
 @pytest.mark.parametrize(("first", "last"), [(0, 3), (27, 30), (0, 6)])
 def test_killmails_that_always_answer_504_fail_alone(simulated, sync, later, tick, first, last):
-    """Of thirty, the newest or the oldest. Five failures in a row are downtime; whose they are shows in the probes."""
+    """Of thirty, the newest or the oldest. After five failures in a row `/status` tells that ESI is up."""
     pilot, other = simulated.pilot(30), simulated.pilot()
     poisoned = set(simulated.list_of(pilot)[first:last])
     for killmail_id in poisoned:
@@ -321,23 +322,44 @@ def test_killmails_that_always_answer_504_fail_alone(simulated, sync, later, tic
     assert set(stored()) >= set(simulated.list_of(other))
 
 
-def test_a_long_downtime_costs_the_probes_killmails_one_attempt_each(simulated, sync, later, tick):
+def test_a_long_downtime_of_one_pilot_costs_no_more_than_finding_it_out(simulated, sync, later, tick):
     pilot = simulated.pilot(20)
     simulated.fault("killmail", "status:503")
+    simulated.fault("status", "status:503")
 
     sync(pilot)
     for _ in range(10):
         later(61)
         tick()
 
-    # The four failures before the road was closed, and the probes of ten looks that /status has vouched for: each goes
-    # to one that has not been tried
-    assert sorted(row.attempts for row in rows().values()) == [0] * 8 + [1] * 12
+    # The four failures before the gate was closed, and a few looks that are a killmail's and not /status's
+    assert sum(row.attempts for row in rows().values()) <= 4
     simulated.mend()
     for _ in range(2):
         later(61)
         tick()
     assert stored() == simulated.list_of(pilot)
+
+
+def test_a_route_that_is_down_for_all_pilots_is_probed_by_one_after_the_other(simulated, crew, later, tick):
+    """`/status` answers all the while, so that each probe's killmail pays for it: one that has not been tried."""
+    pilots = [simulated.pilot(10) for _ in range(4)]
+    simulated.fault("killmail", "status:503")
+    for pilot in pilots:
+        ask(pilot)
+    crew.drain()
+    for _ in range(5):
+        later(61)
+        tick()
+    attempts = [row.attempts for row in rows().values()]
+    assert (max(attempts), len(attempts)) == (1, 40)
+    assert {sync.state for sync in Sync.select()} == {SyncState.FETCHING}
+    simulated.mend()
+    for _ in range(2):
+        later(61)
+        tick()
+    assert rows() == {}
+    assert {sync.state for sync in Sync.select()} == {SyncState.FINISHED}
 
 
 def test_a_killmail_that_two_pilots_want_is_asked_for_once_and_ends_both_syncs(simulated, sync):

@@ -10,7 +10,7 @@ import pytest
 import ledger
 from database import execute, insert_rows, is_sqlite, utcnow
 from ledger import Allowed, Outgoing
-from ledger.rules import SENT_LEASE
+from ledger.rules import SENT_LEASE, SLOW_AT_ONCE
 from models import Trigger, User
 from tests.unit.ledger.world import (
     HOUR,
@@ -49,6 +49,45 @@ def test_a_probe_goes_to_what_has_failed_least():
     # Then they are the last to find out whether ESI is up again
     probes = [ledger.dispatch(Allowed(1, 1, probe=True), PLENTY) for _ in range(3)]
     assert probes == [[Outgoing(7, 3)], [Outgoing(8, 3)], [Outgoing(9, 8)]]
+
+
+def test_a_probe_is_of_a_pilot_whose_requests_have_not_failed():
+    # Given two pilots whose requests failed, one of whom lists the most urgent killmails
+    bad, worse, good = make_user(), make_user(), make_user()
+    listed(bad, [7, 8, 9], Trigger.LOGIN)
+    listed(worse, [5, 6])
+    listed(good, [4])
+    failing = (bad.character_id, worse.character_id)
+    probes = [ledger.dispatch(Allowed(1, 1, probe=True, failing=failing), PLENTY) for _ in range(2)]
+    assert probes == [[Outgoing(4, 3)], [Outgoing(9, 8)]]
+    # And of nobody's else where the list of another pilot may be it
+    assert ledger.dispatch(Allowed(1, 1, probe=True, failing=failing, others_only=True), PLENTY) == []
+
+
+def test_a_killmail_that_several_list_is_always_the_same_pilots():
+    first, second = make_user(), make_user()
+    listed(second, [1])
+    listed(first, [1])
+    assert taken(1).character_id == first.character_id
+
+
+@pytest.mark.parametrize("trigger", [Trigger.SCHEDULE, Trigger.LOGIN])
+def test_of_killmails_that_take_long_to_fail_a_few_are_out_at_a_time(user, other, trigger):
+    # Given ten of them
+    listed(user, range(101, 111), trigger)
+    for claim in [taken(killmail_id) for killmail_id in range(101, 111)]:
+        ledger.put_with_slow(claim)
+        assert (row(claim.killmail_id).state, row(claim.killmail_id).attempts) == ("pending", 0)
+    listed(other, [1, 2], trigger)
+    # Then they go behind all others, three at a time
+    assert [sent.killmail_id for sent in dispatch_all()][-SLOW_AT_ONCE - 2 :] == [2, 1, 110, 109, 108]
+    held = [ledger.claim(killmail_id) for killmail_id in (1, 2, 110)]
+    assert dispatch_all() == []
+    # And the next one when one has ended
+    for each in held:
+        assert each
+        ledger.defer(each, "no answer")
+    assert [sent.killmail_id for sent in dispatch_all()] == [107]
 
 
 def test_a_probe_is_interactive_where_background_may_spend_nothing():
