@@ -4,9 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Most tests wait for processes and clocks, so that two of them go well side by side. A file stays together; in the
-# order of their names those that wait longest come first (xdist would begin with the files that hold the most tests).
-PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Most tests wait for processes and clocks, so that three of them go well side by side on two cores. A file stays
+# together; in the order of their names those that wait longest come first (xdist would begin with the files that hold
+# the most tests).
+PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # These measure what the machine gives, or take servers away.
 ALONE := tests/acceptance/test_ceiling.py tests/chaos
 
