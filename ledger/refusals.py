@@ -2,7 +2,7 @@
 care.
 
 ESI counts errors for everyone at this address, and closes every route when there are too many. So one sync may cost a
-few of them; after that its rows are doubtful (`rules.DOUBTFUL`), and share a quarter of the budget with all such rows.
+few of them; after that its rows are doubtful (`rules.DOUBTFUL`), and share a fifth of the budget with all such rows.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esi.limiter import Closed, Limiter
-from esi.rate_limit import CHAR_KILLMAIL, ERRORS, KILLMAIL, UNBUCKETED, Doubt
+from esi.rate_limit import CHAR_KILLMAIL, ERRORS, KILLMAIL, UNBUCKETED, Doubt, cost_of
 
 pytestmark = pytest.mark.usefixtures("any_db")
 
@@ -40,6 +40,18 @@ def test_what_is_refused_often_leaves_names_and_what_was_refused_once_their_erro
     limiter.acquire(UNBUCKETED, "ip", background=True).answered(200, {})
 
 
+def test_what_is_refused_often_costs_no_more_than_a_quarter_of_the_killmails_tokens(limiter):
+    # Given as many refusals, minute after minute, as what is refused often may have
+    refused = 0
+    with pytest.raises(Closed):
+        while True:
+            limiter.acquire(KILLMAIL, "ip", background=False, doubt=Doubt.MUCH).answered(422, {})
+            refused += 1
+    minutes = KILLMAIL.window_seconds / ERRORS.window_seconds
+    # Then a window of them leaves three quarters of the tokens to others
+    assert refused * cost_of(422) * minutes <= KILLMAIL.allowance / 4
+
+
 def test_background_that_fails_leaves_errors_to_those_for_whom_a_pilot_waits(limiter):
     with pytest.raises(Closed):
         for character_id in range(1, ALL + 1):
@@ -53,10 +65,10 @@ def test_the_allowance_says_how_many_doubtful_requests_may_be_made_and_when_agai
     allowance = limiter.allowance(KILLMAIL, "ip", background=False)
     assert (allowance.doubtful, allowance.behind, allowance.behind_at) == (ALL - Doubt.SOME, ALL - Doubt.MUCH, None)
     assert not limiter.is_short_of_errors()
-    meet_errors(limiter, 13)
+    meet_errors(limiter, 10)
     allowance = limiter.allowance(KILLMAIL, "ip", background=False)
-    assert (allowance.doubtful, allowance.behind, allowance.behind_at) == (17, 2, None)
-    meet_errors(limiter, 7)
+    assert (allowance.doubtful, allowance.behind, allowance.behind_at) == (20, 2, None)
+    meet_errors(limiter, 10)
     allowance = limiter.allowance(KILLMAIL, "ip", background=False)
     assert allowance.requests > 0
     assert (allowance.doubtful, allowance.behind) == (10, 0)
