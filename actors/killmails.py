@@ -66,9 +66,10 @@ def fetch_killmail(killmail_id: int) -> None:
 
 def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
     killmail_id = held.claim.killmail_id
-    if _asks_everybody(error) or _fell_to_downtime(held, error):
+    asks_everyone = _asks_everyone(held, error)
+    if asks_everyone or _fell_to_downtime(held, error):
         # This killmail has done nothing wrong. The dispatcher sees until when.
-        ledger.release(held.claim)
+        (ledger.release_behind if asks_everyone else ledger.release)(held.claim)
         dispatch_now()
         return
     logger.info("killmail %s failed (%s of its tries): %s", killmail_id, held.claim.attempts + 1, error)
@@ -78,7 +79,7 @@ def _take_failure(held: Held, error: EsiError | MalformedKillmail) -> None:
     if isinstance(error, EsiInvalidHash) and held.claim.refusals + 1 >= INVALID_HASH_TRIES:
         finish_if_complete(ledger.reject(held.claim, str(error)))
     else:
-        asked = error.retry_after if isinstance(error, EsiRateLimited) else None
+        asked = error.retry_after if isinstance(error, EsiRateLimited | EsiErrorLimited) else None
         finish_if_complete(ledger.defer(held.claim, str(error), refused=refused, retry_after=asked))
         # Where other killmails of a sync can be fetched, what comes of those is told, and this one with it.
         for sync_id in ledger.waiting_for_retries(killmail_id):
@@ -101,10 +102,12 @@ def _count_refusal(killmail_id: int) -> None:
         publish(SyncChanged(put.sync_id))
 
 
-def _asks_everybody(error: EsiError | MalformedKillmail) -> bool:
-    """Whether ESI asks all requests to wait. A 429 that does not come from the bucket may be this killmail's own: it
-    spends an attempt and waits as long as ESI said, and the others go on (`esi/permit.py`)."""
-    return isinstance(error, EsiErrorLimited) or (isinstance(error, EsiRateLimited) and not error.bare)
+def _asks_everyone(held: Held, error: EsiError | MalformedKillmail) -> bool:
+    """Whether ESI asks all requests to wait. A 429 that does not come from the bucket may be this killmail's own, and
+    so may what its pilot alone gets again and again: it spends an attempt and waits as long as ESI said, and the others
+    go on (`esi/permit.py`)."""
+    limited = isinstance(error, EsiErrorLimited) or (isinstance(error, EsiRateLimited) and not error.bare)
+    return limited and not held.permit.own_refusal
 
 
 def _fell_to_downtime(held: Held, error: EsiError | MalformedKillmail) -> bool:

@@ -368,7 +368,7 @@ def _concerns_everybody(error: EsiError, permit: RequestPermit | None) -> bool:
     if isinstance(error, EsiDowntime | EsiTransport):
         # Where `/status` has just answered, this list pays: else it would be every probe, and keep the others waiting.
         return not (permit is not None and permit.is_vouched) and runtime.limiter().is_down()
-    return isinstance(error, EsiErrorLimited)
+    return isinstance(error, EsiErrorLimited) and not (permit is not None and permit.own_refusal)
 
 
 def _asked_to_wait(sync: ledger.ClaimedSync, error: EsiError) -> timedelta:

@@ -28,6 +28,7 @@ from esi.errors import (
     EsiUnauthorized,
 )
 from esi.rate_headers import parse_rate_headers
+from esi.rate_limit import LONGEST_ERROR_LIMIT_SECONDS
 from esi.transport import Answer
 
 #: Ids and quantities are signed 64-bit (ESI's OpenAPI: `format: int64`).
@@ -129,6 +130,7 @@ def error_of(answer: Answer, what: str) -> EsiError:
     wait = rates.retry_after
     if status == 420:
         wait = next((seconds for seconds in (rates.error_reset, wait) if seconds is not None), ERROR_WINDOW)
+        wait = min(wait, LONGEST_ERROR_LIMIT_SECONDS)
         return EsiErrorLimited(f"{what}: error limit reached (420)", retry_after=wait, status=420)
     if status == 429:
         return EsiRateLimited(f"{what}: rate limited (429)", retry_after=wait, bare=not rates.of_bucket)

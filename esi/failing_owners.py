@@ -11,6 +11,8 @@ by the database's clock.
 
 from __future__ import annotations
 
+import math
+
 from database import execute
 from esi.rate_store import transaction
 
@@ -42,9 +44,12 @@ def count(gate: str) -> int:
     return int(execute("SELECT COUNT(*) FROM failing_owners WHERE gate = ?", (gate,)).fetchone()[0])
 
 
-def includes(gate: str, owner: int, *, since: float = 0.0) -> bool:
-    """Whether this owner has failed since the last success, and since that time."""
-    rows = execute("SELECT 1 FROM failing_owners WHERE gate = ? AND owner = ? AND failed_at >= ?", (gate, owner, since))
+def includes(gate: str, owner: int, *, since: float = 0.0, before: float = math.inf) -> bool:
+    """Whether this owner has failed since the last success; its last failure since that time, and before that one."""
+    rows = execute(
+        "SELECT 1 FROM failing_owners WHERE gate = ? AND owner = ? AND failed_at >= ? AND failed_at < ?",
+        (gate, owner, since, before),
+    )
     return bool(rows.fetchall())
 
 

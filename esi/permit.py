@@ -15,11 +15,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from clock import DatabaseClock
-from esi import charges, downtime, failing_owners, rate_store
+from esi import charges, downtime, failing_owners, rate_store, told_to_wait
 from esi.bucket_states import why_closed
 from esi.charges import MARGIN_SECONDS, Change, Spent
 from esi.rate_headers import RateHeaders, parse_rate_headers
-from esi.rate_limit import ERRORS, STATUS, UNBUCKETED, Bucket, RateGroup, is_counted_error
+from esi.rate_limit import (
+    ERRORS,
+    LONGEST_ERROR_LIMIT_SECONDS,
+    STATUS,
+    UNBUCKETED,
+    Bucket,
+    RateGroup,
+    is_counted_error,
+)
 from esi.rate_store import Gate
 from esi.roads import (
     DOWNTIME,
@@ -86,6 +94,8 @@ class RequestPermit:
         self._reservation = reservation
         self._log = log
         self._used = False
+        #: Whether ESI asked everyone to wait because of this pilot's request alone (`told_to_wait.py`).
+        self.own_refusal = False
 
     @property
     def is_probe(self) -> bool:
@@ -105,10 +115,14 @@ class RequestPermit:
         rates = _of_its_group(parse_rate_headers(headers), reserved.group.name)
         if reserved.spent is not None:
             change = charges.after_answer(reserved.spent, status, rates, now, reserved.group)
+            if charges.is_refusal(status, rates) and self._is_refused_alone(_bucket_of(reserved), now):
+                change = charges.never_sent(reserved.spent)  # a 429 costs nothing, and the others' tokens are there
             if change is not None:
                 before, after = change_bucket(reserved, change)
                 now = reserved.clock.now()  # observed again by change_bucket
                 self._tell_log(before, after, now)
+                if before.on_trial and not after.on_trial:
+                    told_to_wait.succeeded(_bucket_of(reserved))
         if is_counted_error(status, bucketed=reserved.group.bucketed):
             self._count_error(now)
         self._tell_gates(status, rates, now)
@@ -144,14 +158,16 @@ class RequestPermit:
 
     def _tell_gates(self, status: int, rates: RateHeaders, now: float) -> None:
         if status == 420:
-            until = now + (rates.error_reset or rates.retry_after or ERROR_WINDOW_SECONDS) + MARGIN_SECONDS
-            self._close(ERROR_LIMIT, now, until, TOO_MANY_ERRORS)
+            self._take_error_limit(rates.error_reset or rates.retry_after or ERROR_WINDOW_SECONDS, now)
         elif rates.error_remain is not None and rates.error_remain <= ERRORS_KEPT:
-            until = now + (rates.error_reset or ERROR_WINDOW_SECONDS) + MARGIN_SECONDS
+            wait = min(rates.error_reset or ERROR_WINDOW_SECONDS, LONGEST_ERROR_LIMIT_SECONDS)
+            until = now + wait + MARGIN_SECONDS
             self._close(UNBUCKETED.name, now, until, TOO_MANY_ERRORS)
         if status in UNREACHABLE:
             self._count_downtime(now)
             return
+        if status < 400 and self._reservation.failures(ERROR_LIMIT):
+            self._forget_error_limit(now)
         group = self._reservation.group.name
         if status == 429 and not (charges.is_refusal(status, rates) and self._reservation.spent):
             self._count_refusal(rates.retry_after, now)
@@ -159,6 +175,27 @@ class RequestPermit:
             self._forget_refusals(math.inf if self._reservation.group_trial else now)
         if status < 500 and self._reservation.failures(DOWNTIME):
             self._end_downtime()
+
+    def _take_error_limit(self, wait: float, now: float) -> None:
+        """All routes wait, unless others succeed where this pilot is refused."""
+        if self._is_refused_alone(ERROR_LIMIT, now):
+            rate_store.note_failure(ERROR_LIMIT, TOO_MANY_ERRORS)
+            return
+        until = now + min(wait, LONGEST_ERROR_LIMIT_SECONDS) + MARGIN_SECONDS
+        self._close(ERROR_LIMIT, now, until, TOO_MANY_ERRORS)
+
+    def _is_refused_alone(self, limit: str, now: float) -> bool:
+        """Whether the limit that this request met holds for no other pilot. A bucket of its owner holds for none."""
+        subject = self._reservation.subject
+        if subject is None or (limit != ERROR_LIMIT and self._reservation.group.per_owner):
+            return False
+        refused = told_to_wait.count(limit, subject, self.slot_at, now)
+        self.own_refusal = refused.own
+        return refused.alone
+
+    def _forget_error_limit(self, now: float) -> None:
+        if rate_store.forget_failures(ERROR_LIMIT, closed_before=now):
+            told_to_wait.succeeded(ERROR_LIMIT)
 
     def _count_refusal(self, retry_after: float | None, now: float) -> None:
         """A 429 that is not a bucket's own closes the gate of its group once several owners got one in a row; at once
@@ -223,6 +260,11 @@ def _of_its_group(rates: RateHeaders, group: str) -> RateHeaders:
             rates.group,
         )
     return rates.for_group(group)
+
+
+def _bucket_of(reserved: Reservation) -> str:
+    """The name under which refusals of the reservation's bucket are counted: those of its group's gate are others."""
+    return f"{reserved.group.name} bucket"
 
 
 def give_back(reserved: Reservation) -> None:

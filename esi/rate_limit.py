@@ -86,6 +86,8 @@ class Doubt(IntEnum):
     MUCH = ERRORS.allowance * 4 // 5
 
 
+#: Seconds for which an error limit is believed at most: its window is a minute.
+LONGEST_ERROR_LIMIT_SECONDS = 120.0
 #: Names, characters, prices: nothing but the legacy error limit.
 UNBUCKETED = RateGroup("unbucketed", 0, 0, 0)
 

@@ -20,7 +20,19 @@ from ledger.dispatching import (
     set_wake,
     upcoming,
 )
-from ledger.fetching import Claim, Settled, claim, defer, give_back, lease_ends, put_with_slow, reject, release, settle
+from ledger.fetching import (
+    Claim,
+    Settled,
+    claim,
+    defer,
+    give_back,
+    lease_ends,
+    put_with_slow,
+    reject,
+    release,
+    release_behind,
+    settle,
+)
 from ledger.finishing import (
     Finished,
     Progress,
@@ -127,6 +139,7 @@ __all__ = [
     "ready_to_finish",
     "reject",
     "release",
+    "release_behind",
     "reset_unfinished",
     "retry_given_up",
     "set_sync_wake",

@@ -97,9 +97,17 @@ def lease_ends(killmail_id: int) -> datetime | None:
 
 
 def release(claim: Claim) -> None:
-    """fetching -> pending: nothing was asked of ESI, or ESI asked us to wait. No attempt is spent."""
+    """fetching -> pending: nothing was asked of ESI, or ESI is down. No attempt is spent."""
     execute(
         f"UPDATE ledger SET state = 'pending', claimed_until = NULL WHERE {_HELD}", (claim.killmail_id, claim.lease)
+    )
+
+
+def release_behind(claim: Claim) -> None:
+    """fetching -> pending, some turns later: ESI asked everyone to wait, and the next to try is another killmail."""
+    execute(
+        f"UPDATE ledger SET state = 'pending', claimed_until = NULL, turn = {TURN_AFTER_FAILURE} WHERE {_HELD}",
+        (claim.killmail_id, claim.lease),
     )
 
 
