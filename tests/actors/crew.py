@@ -41,6 +41,9 @@ class Crew:
         finally:
             worker.stop(timeout=10_000)
             self.broker.middleware[:] = middleware
+            for queue in self.broker.queues.values():
+                # Dramatiq counts a message twice that a stopping worker hands back: a delayed one that has just come.
+                queue.unfinished_tasks = queue.qsize()
 
     def stop_when(self, condition: Callable[[], object], post: Post, seconds: float = LIMIT_SECONDS) -> None:
         """Tell the worker to stop in the middle of its work, as soon as the condition holds. Its process ends, and with

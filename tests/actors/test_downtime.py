@@ -26,7 +26,7 @@ def closed_for() -> float:
 def hang(pilot) -> None:
     """The request for a killmail of this pilot ends without an answer after many seconds."""
     permit = runtime.limiter().acquire(KILLMAIL, THIS_ADDRESS, background=False, subject=pilot.character_id)
-    permit.slot_at -= SILENCE_SECONDS
+    permit.slot_at -= SILENCE_SECONDS + 1
     permit.unanswered()
 
 
