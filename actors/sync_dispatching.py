@@ -18,7 +18,7 @@ import ledger
 import runtime
 import settings
 from actors import counts, sending
-from actors.dispatching import FARTHEST_WAKE, wake_for, window
+from actors.dispatching import FARTHEST_WAKE, window
 from actors.expired import DISPATCH_MAX_AGE
 from actors.middleware import THIS_ADDRESS
 from actors.queues import MAINTENANCE, SECOND, SYNCS
@@ -79,8 +79,6 @@ def dispatch_syncs_now(lowest: int = 0) -> bool:
     room = ledger.SyncRoom(window(), lowest, lists.probe, refreshes, fetching, interval)
     chosen = ledger.choose_syncs(_with_slots(room, free))
     sent = _send(chosen)
-    if lists.probe and not chosen:
-        wake_for(utcnow())  # a killmail finds out instead
     wakes = [ledger.next_sync_wait()]
     if sso_wait is not None and ledger.has_pending_sync():
         _tell_wait(waits.REFRESHES, sso_wait)

@@ -90,11 +90,14 @@ class SyncStarts(Middleware):
     def _refill(self, message: dramatiq.MessageProxy) -> None:
         if message.actor_name != self.ACTOR or not message.options.get(self.REFILL):
             return
+        from actors.dispatching import dispatch_now
         from actors.sync_dispatching import dispatch_syncs_now
 
         try:
             keep_connected()
             dispatch_syncs_now()
+            if runtime.limiter().is_down():
+                dispatch_now()  # where no list is left to find out whether ESI is up, a killmail is
         except peewee.PeeweeException as error:
             logger.warning("dispatch of syncs left to the tick: %s", type(error).__name__)
             discard_connection()
