@@ -172,6 +172,7 @@ class FetchClaims(Middleware):
 
     def __init__(self) -> None:
         self._thread = threading.local()
+        self._slow_pilots = downtime.SlowPilots()
 
     @property
     def actor_options(self) -> set[str]:
@@ -231,7 +232,7 @@ class FetchClaims(Middleware):
             if getattr(message, "redelivered", False):
                 self._wait_for_lease(killmail_id)
             raise SkipMessage("nothing to fetch")
-        if not claim.slow and downtime.is_slow(claim.character_id, clock.now()):
+        if not claim.slow and self._slow_pilots.includes(claim.character_id, clock.now()):
             # Its pilot's killmails may hold every thread: the dispatcher sends a few of them at a time.
             ledger.put_with_slow(claim)
             self._look_soon(message)

@@ -13,6 +13,8 @@ so that the ledger keeps but a few of them on their way (`ledger/dispatching.py`
 
 from __future__ import annotations
 
+import math
+
 from esi import failing_owners, rate_store
 from esi.rate_store import Gate
 from esi.roads import DOWN, DOWNTIME, DOWNTIME_FAILURES, FIRST_PROBE_SECONDS, UNSURE, ClosingLog, probe_pause
@@ -21,6 +23,8 @@ from esi.roads import DOWN, DOWNTIME, DOWNTIME_FAILURES, FIRST_PROBE_SECONDS, UN
 PILOTS_FAILED = 3
 #: Under these names `failing_owners` keeps pilots: those whose probes failed since `/status` answered, and slow ones.
 PROBES, SLOW = "downtime probes", "slow killmails"
+#: How old what is known of slow pilots may be: a killmail that hangs does so for longer.
+SLOW_READ_SECONDS = 1.0
 #: Seconds for which requests wait for the answer of `/status`, should it not be asked.
 ASKING_SECONDS = 5.0
 
@@ -91,9 +95,22 @@ def took_long(subject: int, now: float) -> None:
     failing_owners.add(SLOW, subject, now)
 
 
-def is_slow(subject: int, now: float) -> bool:
-    """Whether a killmail of this pilot has failed after many seconds, some minutes ago or less."""
-    return failing_owners.includes(SLOW, subject, since=now - failing_owners.REMEMBERED_SECONDS)
+class SlowPilots:
+    """Whose killmails have failed after many seconds, some minutes ago or less. Safe to share between threads.
+
+    There are hardly ever any: they are read once a second, not with a statement for each killmail.
+    """
+
+    def __init__(self) -> None:
+        self._pilots: frozenset[int] = frozenset()
+        self._read_at = -math.inf
+
+    def includes(self, subject: int, now: float) -> bool:
+        """`now`: seconds since the epoch, the database's clock."""
+        if not 0.0 <= now - self._read_at < SLOW_READ_SECONDS:
+            since = now - failing_owners.REMEMBERED_SECONDS
+            self._pilots, self._read_at = frozenset(failing_owners.owners(SLOW, since=since)), now
+        return subject in self._pilots
 
 
 def _forget_pilots() -> None:

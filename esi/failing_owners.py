@@ -53,9 +53,12 @@ def includes(gate: str, owner: int, *, since: float = 0.0, before: float = math.
     return bool(rows.fetchall())
 
 
-def owners(gate: str, limit: int = 100) -> list[int]:
-    """Those who have failed since the last success: the last `limit` of them."""
-    rows = execute("SELECT owner FROM failing_owners WHERE gate = ? ORDER BY failed_at DESC LIMIT ?", (gate, limit))
+def owners(gate: str, limit: int = 100, *, since: float = 0.0) -> list[int]:
+    """Those who have failed since the last success, and since that time: the last `limit` of them."""
+    rows = execute(
+        "SELECT owner FROM failing_owners WHERE gate = ? AND failed_at >= ? ORDER BY failed_at DESC LIMIT ?",
+        (gate, since, limit),
+    )
     return [int(owner) for (owner,) in rows.fetchall()]
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from esi import downtime, failing_owners, rate_store
+from esi.downtime import SLOW_READ_SECONDS, SlowPilots
 from esi.limiter import Limiter
 from esi.rate_limit import CHAR_KILLMAIL, KILLMAIL, STATUS
 from esi.roads import DOWN, DOWNTIME, DOWNTIME_FAILURES, UNSURE
@@ -108,11 +109,19 @@ def test_pilots_whose_killmails_take_long_to_fail_are_remembered_for_minutes(lim
     slow.slot_at -= 20
     slow.answered(504, {})
     now = time.time()
-    assert [downtime.is_slow(pilot, now) for pilot in (1, 2)] == [False, True]
+    assert [SlowPilots().includes(pilot, now) for pilot in (1, 2)] == [False, True]
     # Then a success of anyone changes nothing, and time does
     answer(limiter, 200)
-    assert downtime.is_slow(2, now)
-    assert not downtime.is_slow(2, now + 601)
+    known = SlowPilots()
+    assert known.includes(2, now)
+    assert not known.includes(2, now + 601)
+
+
+def test_a_pilot_who_turns_slow_is_known_a_second_later(limiter):
+    known, now = SlowPilots(), time.time()
+    assert not known.includes(2, now)
+    downtime.took_long(2, now)
+    assert known.includes(2, now + SLOW_READ_SECONDS)
 
 
 def test_in_a_downtime_no_pilot_is_slow(limiter):
@@ -121,4 +130,4 @@ def test_in_a_downtime_no_pilot_is_slow(limiter):
         permit.slot_at -= 20
         permit.unanswered()
     answer(limiter, 503, group=STATUS)
-    assert not downtime.is_slow(0, time.time())
+    assert not SlowPilots().includes(0, time.time())
