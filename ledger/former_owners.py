@@ -43,17 +43,26 @@ _ONLY_FORMER = f"""
 
 @dataclass(frozen=True, slots=True)
 class Former:
-    """A former owner's data, for the operator."""
+    """A former owner's data, for the operator. `hidden`: what the present owner's list has not brought."""
 
     sold_at: datetime
     killmails: int
+    hidden: int
 
 
 def latest(character_id: int) -> Former | None:
     """What the latest former owner of a character had."""
     row = FormerOwner.select().where(FormerOwner.character_id == character_id).order_by(FormerOwner.sold_at.desc())
     former = row.first()
-    return None if former is None else Former(former.sold_at, former.links.count())
+    if former is None:
+        return None
+    [(hidden,)] = execute(
+        """SELECT COUNT(*) FROM former_killmails f WHERE f.former_owner_id = ? AND NOT EXISTS (
+             SELECT 1 FROM user_killmails k JOIN users u ON u.id = k.user_id
+             WHERE u.character_id = ? AND k.killmail_id = f.killmail_id)""",
+        (former.id, character_id),
+    ).fetchall()
+    return Former(former.sold_at, former.links.count(), int(hidden))
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,8 @@ def _restore_sold(character_id: int, *, as_json: bool, sure: bool) -> None:
     if not sure:
         _confirm(
             f"The former owner of {user.character_name} ({character_id}), until {former.sold_at:%Y-%m-%d %H:%M} EVE "
-            f"time, had {former.killmails} killmails. Its present owner will see all of them."
+            f"time, had {_killmails(former.killmails)}. Its present owner sees all of them but {former.hidden}, "
+            "and will see those, too."
         )
     restored = former_owners.restore(user.id)
     if restored is None:
@@ -113,7 +114,7 @@ def _restore_sold(character_id: int, *, as_json: bool, sure: bool) -> None:
     if as_json:
         print(json.dumps({"character_id": character_id, "restored": restored}))
     else:
-        print(f"{user.character_name} ({character_id}): {restored} killmails of the former owner are visible again.")
+        print(f"{user.character_name} ({character_id}): {_killmails(restored)} of the former owner visible again.")
 
 
 def _restore_all(since: datetime, *, as_json: bool, sure: bool) -> None:
@@ -222,6 +223,10 @@ def _why_not(character_id: int) -> str | None:
     if user.refresh_token is None:
         return f"{user.character_name} ({character_id}) has no stored refresh token: only a login helps"
     return None
+
+
+def _killmails(count: int) -> str:
+    return "1 killmail" if count == 1 else f"{count} killmails"
 
 
 def _users(count: int) -> str:

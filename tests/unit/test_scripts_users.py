@@ -116,7 +116,7 @@ def test_the_present_owner_is_given_what_the_former_one_had(url: str) -> None:
     sell(90_000_006)
     ended = run("users", "restore-sold", "90000006", "--yes", DATABASE_URL=url)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == "Pilot 90000006 (90000006): 1 killmails of the former owner are visible again.\n"
+    assert ended.stdout == "Pilot 90000006 (90000006): 1 killmail of the former owner visible again.\n"
     present = User.get(User.character_id == 90_000_006)
     assert list(UserKillmail.select(UserKillmail.user, UserKillmail.killmail_id).tuples()) == [(present.id, 1)]
     again = run("users", "restore-sold", "90000006", "--yes", DATABASE_URL=url)
@@ -127,7 +127,7 @@ def test_without_a_yes_nothing_is_restored(url: str) -> None:
     sell(90_000_006)
     ended = run("users", "restore-sold", "90000006", DATABASE_URL=url)
     assert ended.returncode == 1
-    assert "had 1 killmails. Its present owner will see all of them." in ended.stderr
+    assert "had 1 killmail. Its present owner sees all of them but 1, and will see those, too." in ended.stderr
     assert "error: nothing was changed (use --yes to skip this question)" in ended.stderr
     assert UserKillmail.select().count() == 0
 
