@@ -211,12 +211,14 @@ def test_one_process_stops_in_its_grace_and_starts_where_it_was(tmp_path: Path, 
 def test_the_scheduler_stops_at_once(tmp_path: Path, both_services: None, number: int) -> None:
     with services(tmp_path, "--pilots", "1", "--killmails-count", "1") as system:
         scheduler = system.start_scheduler()
-        # Once all is imported: Python drops a KeyboardInterrupt that comes in the middle of some imports.
-        scheduler.wait_for_output("Registered periodic actors")
+        scheduler.wait_for_output("Starting")
 
-        scheduler.child.send_signal(number)
+        def ended() -> bool:
+            # Again, as one who presses Ctrl-C would: it imports, and an interrupt in a destructor is dropped.
+            scheduler.child.send_signal(number)
+            return scheduler.child.poll() is not None
 
-        scheduler.child.wait(timeout=5)  # with whatever code: it holds nothing, and what it sends is sent whole
+        wait_until(ended, "it ends", 10, pause=1)  # with whatever code: it holds nothing, what it sends is sent whole
         assert "Traceback" not in scheduler.output()
 
 

@@ -108,6 +108,9 @@ class OpenRoad:
     def allowance(self, *_args: Any, **_options: Any) -> Allowance:
         return Allowance(0, None, None)
 
+    def is_status_due(self) -> bool:
+        return False
+
 
 @dataclass
 class Reading:
