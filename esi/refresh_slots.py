@@ -13,6 +13,7 @@ A process that dies keeps its slot until the lease ends. The clock is the databa
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from random import uniform
 
 from database import execute, insert_rows, is_sqlite, lock_clause, placeholders
 
@@ -26,6 +27,8 @@ FOR_FAILING = FOR_BACKGROUND
 #: Seconds: longer than one request's timeouts (3 + 15 + 10 + 15, `esi/transport.py`), and as much again for the
 #: metadata that may have to be fetched before it. A second request renews the lease.
 LEASE_SECONDS = 90.0
+#: SQLite's clock counts milliseconds. Less than one is added at random, so that no two leases of a slot are the same.
+CLOCK_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,13 @@ def take(gate: str | None, failures_of: tuple[str, ...], *, interactive: bool, f
     """
     rows = execute(
         f"""
-        UPDATE refresh_slots SET held_until = {_now()} + {LEASE_SECONDS}
+        UPDATE refresh_slots SET held_until = {_now()} + ?
         WHERE id = (SELECT id FROM refresh_slots WHERE {_free()} AND id BETWEEN ? AND ? ORDER BY id LIMIT 1
                     {lock_clause(skip_locked=True)})
           AND NOT EXISTS (SELECT 1 FROM gates WHERE name = ? AND failures > 0)
         RETURNING id, held_until, (SELECT COUNT(*) FROM failing_owners WHERE gate IN ({placeholders(failures_of)}))
         """,
-        (*_first_and_last(interactive=interactive, fails=fails), gate or "", *failures_of),
+        (_lease(), *_first_and_last(interactive=interactive, fails=fails), gate or "", *failures_of),
     ).fetchall()
     return Slot(*rows[0]) if rows else None
 
@@ -58,9 +61,8 @@ def take(gate: str | None, failures_of: tuple[str, ...], *, interactive: bool, f
 def renew(slot: Slot) -> Slot | None:
     """Start the lease again, for a second request; None if it ended and another caller may hold the slot."""
     rows = execute(
-        f"UPDATE refresh_slots SET held_until = {_now()} + {LEASE_SECONDS} WHERE id = ? AND held_until = ? "
-        "RETURNING held_until",
-        (slot.id, slot.held_until),
+        f"UPDATE refresh_slots SET held_until = {_now()} + ? WHERE id = ? AND held_until = ? RETURNING held_until",
+        (CLOCK_SECONDS + _lease(), slot.id, slot.held_until),
     ).fetchall()
     return replace(slot, held_until=rows[0][0]) if rows else None
 
@@ -95,6 +97,10 @@ def _first_and_last(*, interactive: bool, fails: bool) -> tuple[int, int]:
     if fails:
         return FOR_FAILING, FOR_FAILING
     return 1, SLOTS if interactive else FOR_BACKGROUND
+
+
+def _lease() -> float:
+    return LEASE_SECONDS + uniform(0.0, CLOCK_SECONDS)  # noqa: S311 - not a secret
 
 
 def _now() -> str:

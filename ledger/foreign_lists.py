@@ -14,8 +14,11 @@ from database import execute, lock_clause, placeholders
 
 R = TypeVar("R")
 
-#: What makes the user's next sync read every page without an ETag, as a full one.
-_READ_ALL = "list_etag = NULL, last_sync_complete = FALSE, last_full_sync_at = NULL"
+#: What makes the user's next sync read every page without an ETag, as a full one, and compare its length with nothing.
+_READ_ALL = (
+    "list_etag = NULL, last_sync_complete = FALSE, last_full_sync_at = NULL,"
+    " list_entries = NULL, list_counted_at = NULL"
+)
 
 
 class UsersNotHeld(Exception):

@@ -11,9 +11,9 @@ from playwright.sync_api import Browser, expect
 from tests.acceptance.cluster import Cluster, cluster
 from tests.browser.pilot import PATIENCE_MS, Pilot
 
-KILLMAILS = 30
-#: ESI bears twelve killmails in twenty seconds.
-SIMULATOR = ("--pilots", "1", "--killmails-count", str(KILLMAILS), "--limit", "killmail=24/20s", "--seed", "7")
+KILLMAILS = 20
+#: ESI bears twelve killmails in forty seconds.
+SIMULATOR = ("--pilots", "1", "--killmails-count", str(KILLMAILS), "--limit", "killmail=24/40s", "--seed", "7")
 WAITING = re.compile(r"^ESI's allowance is used up, goes on at (\d\d:\d\d) EVE time$")
 
 

@@ -72,7 +72,7 @@ def test_a_slot_is_given_back_once_and_by_its_holder(any_db):
 
 def test_the_slot_of_a_process_that_died_is_free_when_its_lease_ends(any_db):
     held = take_all(interactive=True)
-    RefreshSlot.update(held_until=RefreshSlot.held_until - LEASE_SECONDS).execute()
+    RefreshSlot.update(held_until=RefreshSlot.held_until - LEASE_SECONDS - 1).execute()
     assert len(take_all(interactive=True)) == SLOTS
     assert refresh_slots.renew(held[0]) is None
 
