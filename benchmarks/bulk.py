@@ -123,10 +123,13 @@ def pending(count: int, user_id: int) -> int:
         """,
         (user_id, count),
     ).fetchone()[0]
+    # Turns behind those of what is fetched meanwhile, and the age of what was listed after it: of every ten rows that
+    # are sent one is the oldest.
     execute(
         """
-        INSERT INTO ledger (killmail_id, killmail_hash, priority, state, attempts, created_at)
-        SELECT n, md5(n::text) || '00000000', 3, 'pending', 0, now() FROM generate_series(?, ?) n
+        INSERT INTO ledger (killmail_id, killmail_hash, priority, state, attempts, turn, created_at)
+        SELECT n, md5(n::text) || '00000000', 3, 'pending', 0, 1000 + mod(n, 50000), now() + interval '1 day'
+        FROM generate_series(?, ?) n
         """,
         (FIRST_ID, FIRST_ID + count - 1),
     )
