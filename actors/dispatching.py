@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: A wake-up further ahead than this is left to the tick.
 FARTHEST_WAKE = timedelta(minutes=20)
-#: What a sync waits for of whose killmails only such are left that ESI is likely to refuse.
-REFUSED = "ESI refuses killmails; those that it refused, and the rest of a list of many such, are requested slowly"
+#: What a sync waits for when ESI is likely to refuse every killmail that it still wants.
+REFUSED = "ESI refuses some of these killmails; what is left is requested slowly"
 #: In embedded mode no more is out than the threads can hold: what they have in hand cannot be overtaken.
 EMBEDDED_THREADS = 8
 
